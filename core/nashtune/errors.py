@@ -1,0 +1,22 @@
+"""One exception for everything a user can put right; the command line turns it into a message and exit code 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """The input was wrong: says where, what was found, what is allowed, the nearest match and the next step."""
+
+
+class CheckFailed(Exception):
+    """A check ran and its answer is no (exit code 1), as opposed to an input that could not be checked."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'beta'? (known: beta, epsilon)`, for the end of a message."""
+    names = sorted(set(known))
+    match = difflib.get_close_matches(word, names, n=1)
+    guess = f"; did you mean '{match[0]}'?" if match else ""
+    return f"{guess} (known: {', '.join(names) or 'none'})"

@@ -1,0 +1,171 @@
+"""What travels between data, engines, losses and KL controllers.
+
+Legend: B = pairs, E = examples (single completions), N = sequences in a batch, T = positions, M = completion tokens.
+Log-probs are sums over completion tokens, EOS included, in nats, unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+RowKind = Literal["pairs", "examples"]
+
+
+@dataclass(kw_only=True)
+class TokenBatch:
+    """Token ids of a micro-batch, right-padded; what leaves the collate function and enters an engine.
+
+    For `kind="pairs"` the N = 2B sequences are B chosen followed by B rejected. For `kind="examples"` they are E examples
+    followed by E mismatched ones (prompt i with the completion of example i+1, cyclically), as KTO's KL estimate needs.
+
+    Args:
+        kind: What the sequences are.
+        input_ids: Token ids (N, T).
+        attention_mask: 1 on real tokens, 0 on padding (N, T).
+        completion_mask: True on the tokens that are scored (completion, EOS included) (N, T).
+        rows: Index of each pair or example in its data set (B,) or (E,).
+        p_chosen: Probability that chosen is better, in [0, 1] (B,), when labels are soft.
+        desirable: True where an example is desirable (E,), for unpaired data.
+    """
+
+    kind: RowKind
+    input_ids: Tensor
+    attention_mask: Tensor
+    completion_mask: Tensor
+    rows: Tensor
+    p_chosen: Tensor | None = None
+    desirable: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Number of pairs or examples."""
+        return int(self.rows.shape[0])
+
+    def to(self, device: torch.device | str, **kwargs: Any) -> TokenBatch:
+        """The same batch on another device (Lightning moves a batch by calling this)."""
+        return replace(
+            self,
+            **{
+                name: value.to(device, **kwargs)
+                for name, value in vars(self).items()
+                if hasattr(value, "to")
+            },
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogProbs:
+    """What an engine returns for the N sequences of a batch.
+
+    Args:
+        sums: Summed log-prob of each completion, in nats (N,), float32 or wider.
+        lengths: Completion tokens, EOS included (N,).
+        token_logp: Log-prob of each completion token, sequences one after another (M,).
+    """
+
+    sums: Tensor
+    lengths: Tensor
+    token_logp: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anchor:
+    """A frozen distribution's log-probs of the same completions; no gradient flows through them.
+
+    Args:
+        chosen: Summed log-probs of the chosen completions (B,).
+        rejected: Summed log-probs of the rejected completions (B,).
+    """
+
+    chosen: Tensor
+    rejected: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairBatch:
+    """What a pairwise loss sees.
+
+    Args:
+        policy_chosen: log pi(y_w|x), with gradient (B,).
+        policy_rejected: log pi(y_l|x), with gradient (B,).
+        len_chosen: Completion tokens of y_w, EOS included (B,).
+        len_rejected: Completion tokens of y_l, EOS included (B,).
+        anchors: Log-probs under the spec's references, by the name the spec gives them (`ref`, `aux`, ...).
+        p_chosen: P(y_w > y_l), in [0, 1] (B,); None means every label is certain.
+        statistics_chosen: Sums over y_w of the KL controller's per-token statistics, by name (B,).
+        statistics_rejected: The same over y_l (B,).
+    """
+
+    policy_chosen: Tensor
+    policy_rejected: Tensor
+    len_chosen: Tensor
+    len_rejected: Tensor
+    anchors: Mapping[str, Anchor] = field(default_factory=dict)
+    p_chosen: Tensor | None = None
+    statistics_chosen: Mapping[str, Tensor] = field(default_factory=dict)
+    statistics_rejected: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def log_ratios(self, anchor: str = "ref") -> tuple[Tensor, Tensor]:
+        """h_w and h_l: log pi/pi_anchor of the chosen and of the rejected completions, (B,) each."""
+        frozen = self.anchors[anchor]
+        return self.policy_chosen - frozen.chosen, self.policy_rejected - frozen.rejected
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleBatch:
+    """What an unpaired loss sees.
+
+    Args:
+        policy: log pi(y|x), with gradient (E,).
+        length: Completion tokens, EOS included (E,).
+        desirable: True where the completion is desirable (E,).
+        anchors: log pi_anchor(y|x) by name (E,).
+        policy_mismatched: log pi(y'|x) of another example's completion y', without gradient (E,).
+        anchors_mismatched: log pi_anchor(y'|x) by name (E,).
+    """
+
+    policy: Tensor
+    length: Tensor
+    desirable: Tensor
+    anchors: Mapping[str, Tensor] = field(default_factory=dict)
+    policy_mismatched: Tensor | None = None
+    anchors_mismatched: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def _identity(value: Tensor) -> Tensor:
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What a loss may know besides the batch.
+
+    Args:
+        beta: From the KL controller: a scalar or one value per pair (B,); None where the spec says `kl: none`.
+        mean_over_ranks: Averages a tensor over data-parallel ranks; the identity on one rank.
+    """
+
+    beta: Tensor | None = None
+    mean_over_ranks: Callable[[Tensor], Tensor] = _identity
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossOutput:
+    """Result of a loss.
+
+    Args:
+        values: One value per pair (B,) or example (E,), with gradient. The objective is their mean over the optimiser step.
+        reward_chosen: Implicit reward of the chosen (or desirable) completions, detached; for accuracy and margin.
+        reward_rejected: Implicit reward of the rejected (or undesirable) completions, detached.
+        metrics: Further values to log, detached: one per pair or example, or scalars.
+    """
+
+    values: Tensor
+    reward_chosen: Tensor
+    reward_rejected: Tensor
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)

@@ -1,0 +1,31 @@
+"""Loss: log-probs, anchors and β in; one value per pair or per example out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from nashtune.interfaces.batch import ExampleBatch, LossOutput, PairBatch, RowKind, Step
+
+
+class Loss(ABC):
+    """A preference loss. The mathematics is a pure function beside the class; the class holds hyper-parameters.
+
+    The class attributes are read from the source without importing it, so they must be literals.
+
+    Attributes:
+        rows: What one value belongs to: "pairs" or "examples" (unpaired data).
+        anchors: Names of the references whose log-probs the loss reads.
+        uses_beta: Whether the loss multiplies by the KL controller's β. A spec with `kl` and a loss without is an error.
+        uses_p_chosen: Whether soft labels enter the loss.
+    """
+
+    rows: ClassVar[RowKind] = "pairs"
+    anchors: ClassVar[tuple[str, ...]] = ("ref",)
+    uses_beta: ClassVar[bool] = True
+    uses_p_chosen: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(self, batch: PairBatch | ExampleBatch, step: Step) -> LossOutput:
+        """Values per pair or example, in the dtype of the log-probs."""

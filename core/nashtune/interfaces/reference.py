@@ -1,0 +1,37 @@
+"""Reference: any frozen distribution whose log-probs enter the loss."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from nashtune.interfaces.batch import LogProbs, TokenBatch
+    from nashtune.interfaces.policy import LogProbEngine, Policy
+
+
+class Reference(ABC):
+    """A frozen distribution. It lives outside the trained module: no gradient, not in the checkpoint.
+
+    Attributes:
+        gives_logits: Whether full-vocabulary logits can be had (false for cached log-probs).
+    """
+
+    gives_logits: ClassVar[bool] = True
+
+    @abstractmethod
+    def attach(self, policy: Policy) -> None:
+        """Called once when the policy is loaded and still at its starting weights.
+
+        Raises:
+            InputError: the reference cannot be built from this policy (for example an adapter-off reference on top of an
+                SFT adapter, which would be the base model and not the SFT model).
+        """
+
+    def forward(self, batch: TokenBatch, engine: LogProbEngine) -> Any:
+        """Features of the batch, without gradient; only where `gives_logits`."""
+        raise TypeError(f"{type(self).__name__} gives no logits")
+
+    @abstractmethod
+    def logprobs(self, batch: TokenBatch, engine: LogProbEngine) -> LogProbs:
+        """Log-probs of the batch's completions, without gradient."""
