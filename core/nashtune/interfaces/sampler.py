@@ -31,9 +31,18 @@ class Sampler(ABC):
     """Draws completions from a policy."""
 
     @abstractmethod
-    def sample(self, prompts: Sequence[Sequence[int]], n: int, *, seed: int, round: int = 0) -> list[Completion]:
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        *,
+        seed: int,
+        round: int = 0,
+        indices: Sequence[int] | None = None,
+    ) -> list[Completion]:
         """`n` completions of each prompt (token ids), ordered by prompt and k.
 
         The noise of a completion depends on (seed, round, prompt index, k) alone: not on its batch-mates, nor on how the
-        prompts are split over ranks.
+        prompts are split over ranks. A rank that holds a part of the prompts gives their numbers in the whole as `indices`;
+        without it, prompt i has number i.
         """

@@ -1,0 +1,127 @@
+"""`nashtune fit | validate | test | predict`: the Lightning CLI around our spec.
+
+The spec is resolved here, by the same resolver as every other command, and reaches the parser as one plain dictionary; the
+rest (`policy`, `data`, `trainer`, `engine`, ...) is Lightning CLI as usual. Layers, lowest first: checkpoint, run files in
+order, command line.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # lightning 2.6 calls what jsonargparse 5 removes
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, NoReturn
+
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from nashtune.cli.session import Session, prepare
+from nashtune.data.module import PreferenceData
+from nashtune.errors import InputError, nearest
+from nashtune.models.policy import PolicyConfig
+from nashtune.training.fit import evaluate, fit, predict
+from nashtune.training.module import AlignmentModule
+from nashtune.training.samples import SampleSettings
+
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong in one line with the nearest name, instead of pages of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise `InputError` at the top; inner class parsers must raise for the outer one to add its context."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        raise InputError(friendly(message, self))
+
+
+def friendly(message: str, parser: LightningArgumentParser) -> str:
+    """The parser's message with the nearest known option."""
+    text = re.sub(r"\s+", " ", message).strip()
+    known = {action.dest for action in parser._actions} - {"help", "config"}
+    unknown = re.search(r"(?:[Uu]nrecognized arguments?: --|Key '|[Oo]ption '|does not accept (?:nested )?key '|key \")([\w.]+)", text)
+    if unknown and unknown[1] not in known:
+        return f"{text}{nearest(unknown[1], _siblings(unknown[1], known))}"
+    return text
+
+
+def _siblings(name: str, known: set[str]) -> set[str]:
+    """Known options below the same section, else every section."""
+    section = name.rpartition(".")[0]
+    return {k for k in known if section and k.startswith(f"{section}.")} or {k.partition(".")[0] for k in known}
+
+
+class NashtuneCLI(LightningCLI):
+    """Lightning CLI with a resolved spec, and our own module, data and callbacks.
+
+    Args:
+        session: What the front has resolved: spec, run folder, checkpoint.
+        args: Arguments for the parser, the subcommand first.
+    """
+
+    def __init__(self, session: Session, args: list[str]) -> None:
+        self.session = session
+        options = {"parser_mode": "yaml", "allow_abbrev": False, "prog": "nashtune"}
+        super().__init__(
+            model_class=AlignmentModule,
+            datamodule_class=PreferenceData,
+            save_config_callback=None,
+            trainer_defaults={"log_every_n_steps": 1, "num_sanity_val_steps": 0, "max_epochs": 1},
+            seed_everything_default=0,
+            parser_class=Parser,
+            parser_kwargs={**options, **{name: dict(options, prog=f"nashtune {name}") for name in SUBCOMMANDS}},
+            args=args,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Sections of a run file: trainer, data, policy, and what belongs to the run alone."""
+        parser.add_lightning_class_args(Trainer, "trainer")
+        parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
+        parser.add_lightning_class_args(PreferenceData, "data")
+        parser.add_class_arguments(PolicyConfig, "policy")
+        parser.add_class_arguments(SampleSettings, "samples")
+        parser.add_argument("--spec", type=dict[str, Any], help="Spec: a name, a file, or overrides --spec.kl.beta 0.2")
+        parser.add_argument("--engine", type=Literal["tiled", "dense"], default="tiled", help="Log-prob engine")
+        parser.add_argument("--run_dir", type=str | None, default=None, help="Run folder (default: runs/SPEC-NNN)")
+        parser.add_argument("--save_every", type=int, default=50, help="Optimiser steps between checkpoints")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """As Lightning's, without its warning that arguments are given from Python."""
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: the session has put the checkpoint's values below files and flags already."""
+
+    def instantiate_classes(self) -> None:
+        """Build module and data from plain values, so that checkpoints hold plain values."""
+        self.config_init = self.parser.instantiate_classes(self.config)
+        chosen = self.config[self.subcommand]
+        plain = yaml.safe_load(self._parser(self.subcommand).dump(chosen, skip_none=False))
+        self.plain = {name: value for name, value in plain.items() if name not in ("config", "ckpt_path", "weights_only")}
+        self.datamodule = self._get(self.config_init, "data")
+        self.model = AlignmentModule(spec=self.plain["spec"], policy=self.plain["policy"], engine=self.plain["engine"])
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        command = {"fit": fit, "validate": evaluate, "test": evaluate, "predict": predict}[subcommand]
+        command(self, self.session)
+
+
+def run(subcommand: str, argv: Sequence[str]) -> int:
+    """Run one of the four commands; the entry point calls this with what follows the command's name."""
+    session = prepare(subcommand, argv)
+    arguments = [subcommand]
+    if session.config:
+        arguments.append(f"--config={json.dumps(session.config)}")
+    NashtuneCLI(session, [*arguments, *session.rest])
+    return 0
+
+

@@ -1,0 +1,110 @@
+"""What must be known before Lightning's parser runs: the spec, the checkpoint, the layers of configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nashtune.errors import InputError
+from nashtune.spec.model import Spec
+from nashtune.spec.resolve import resolve
+from nashtune.spec.run import load_runs, split_cli
+from nashtune.training.checkpoint import SECTION, newest_checkpoint, read_checkpoint
+
+PER_ATTEMPT = ("run_dir", "ckpt_path")  # said anew for each attempt, never inherited
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A prepared command.
+
+    Args:
+        spec: The resolved spec.
+        checkpoint: Checkpoint file to start from, if any.
+        config: Everything but the command line, lowest layers merged, for the parser.
+        rest: The command line that is left for the parser.
+    """
+
+    spec: Spec
+    checkpoint: Path | None
+    config: Mapping[str, Any]
+    rest: Sequence[str]
+
+
+def prepare(subcommand: str, argv: Sequence[str]) -> Session:
+    """Resolve everything that needs no model.
+
+    Raises:
+        InputError: anything wrong with spec, run files or checkpoint.
+    """
+    request = split_cli(argv)
+    runs = load_runs(request.configs)
+    asked_ckpt, rest = take_option(request.rest, "--ckpt_path")
+    run_dir, _ = take_option(rest, "--run_dir")
+    run_dir = run_dir or runs.data.get("run_dir")
+    asked_ckpt = asked_ckpt or runs.data.get("ckpt_path")
+    checkpoint = _locate(asked_ckpt, run_dir) if asked_ckpt else None
+    inherited: dict[str, Any] = read_checkpoint(checkpoint)[SECTION]["config"] if checkpoint else {}
+    source = request.spec or runs.spec or inherited.get("spec")
+    if source is None:
+        raise InputError("--spec: which method? For example --spec dpo; `nashtune list` shows all")
+    spec = resolve(source, [*runs.overrides, *request.overrides])
+    if checkpoint:
+        _refuse_other_spec(spec, resolve(inherited["spec"]), checkpoint, subcommand, bool(request.spec or runs.spec))
+    config = merge({k: v for k, v in inherited.items() if k not in PER_ATTEMPT}, runs.data)
+    config["spec"] = spec.to_dict()
+    if checkpoint and subcommand == "fit" and run_dir is None and (checkpoint.parent.parent / "config.yaml").exists():
+        config["run_dir"] = str(checkpoint.parent.parent)
+    config.pop("ckpt_path", None)
+    return Session(spec=spec, checkpoint=checkpoint, config=config, rest=rest)
+
+
+def _locate(asked: str, run_dir: str | None) -> Path:
+    if asked == "last":
+        if run_dir is None:
+            raise InputError("--ckpt_path last: of which run? Say --run_dir FOLDER, or give the checkpoint's path")
+        return newest_checkpoint(Path(run_dir))
+    return Path(asked)
+
+
+def _refuse_other_spec(spec: Spec, saved: Spec, checkpoint: Path, subcommand: str, named: bool) -> None:
+    """A run goes on only with its own spec; an evaluation may override values, but not swap the method by name."""
+    if subcommand != "fit" and not named:
+        return
+    ours, theirs = spec.to_dict(), saved.to_dict()
+    different = sorted(k for k in ours.keys() | theirs.keys() if k not in ("about", "name") and ours.get(k) != theirs.get(k))
+    if different:
+        first = different[0]
+        raise InputError(
+            f"--ckpt_path: {checkpoint} belongs to the spec '{saved.name}', which differs from '{spec.name}' in "
+            f"{', '.join(different)} ({first}: {theirs.get(first)} there, {ours.get(first)} here). Leave --spec out to use the "
+            "checkpoint's own, or start a new run without --ckpt_path"
+        )
+
+
+def take_option(argv: Sequence[str], name: str) -> tuple[str | None, list[str]]:
+    """The last value of `--name value` or `--name=value`, and the command line without it."""
+    value: str | None = None
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word == name:
+            value = next(words, None)
+            if value is None:
+                raise InputError(f"{name}: a value is missing")
+        elif word.startswith(f"{name}="):
+            value = word.partition("=")[2]
+        else:
+            rest.append(word)
+    return value, rest
+
+
+def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings merged key by key; `high` wins."""
+    merged = dict(low)
+    for key, value in high.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged

@@ -1,0 +1,135 @@
+"""The end of a run: a table, a picture, and the answers before and after."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Logged values of a run: for each name, (step, value) in order of steps."""
+
+    series: Mapping[str, list[tuple[int, float]]]
+
+    def last(self, name: str) -> float | None:
+        """The newest value of a metric, or None if it was never logged."""
+        values = self.series.get(name)
+        return values[-1][1] if values else None
+
+
+def read_metrics(folder: Path) -> Metrics:
+    """Merge the attempts of a run: a resumed attempt replaces what an earlier one logged after its checkpoint."""
+    merged: dict[str, dict[int, float]] = {}
+    attempts = sorted((folder / "logs").glob("attempt_*"), key=lambda p: int(p.name.removeprefix("attempt_")))
+    for attempt in attempts:
+        path = attempt / "metrics.csv"
+        if not path.exists():
+            continue
+        with path.open(newline="") as stream:
+            rows = [{k: v for k, v in row.items() if v not in ("", None)} for row in csv.DictReader(stream)]
+        first = min((int(row["step"]) for row in rows), default=0)
+        for values in merged.values():
+            for step in [s for s in values if s >= first]:
+                del values[step]
+        for row in rows:
+            for name, value in row.items():
+                if name not in ("step", "epoch"):
+                    merged.setdefault(name, {})[int(row["step"])] = float(value)
+    return Metrics({name: sorted(values.items()) for name, values in merged.items()})
+
+
+def draw_curves(metrics: Metrics, path: Path, *, title: str) -> None:
+    """Loss, accuracy, margin and KL control over optimiser steps, as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels = [
+        ("Loss", "nats", ["train/loss", "val/loss"]),
+        ("Preference accuracy", "share of pairs", ["train/accuracy", "val/accuracy"]),
+        ("Implicit reward margin", "β · nats", ["train/margin", "val/margin"]),
+        ("KL control", "β", ["train/beta"]),
+    ]
+    labels = {"train": "training pairs", "val": "held-out pairs"}
+    figure, axes = pyplot.subplots(2, 2, figsize=(10, 6.4), layout="constrained")
+    for axis, (name, unit, series) in zip(axes.flat, panels, strict=True):
+        for key in series:
+            points = metrics.series.get(key, [])
+            split = key.partition("/")[0]
+            style = {"train": {"color": "#4c72b0", "alpha": 0.45, "lw": 1.0}, "val": {"color": "#c44e52", "marker": "o", "lw": 1.8}}
+            axis.plot([s for s, _ in points], [v for _, v in points], label=labels[split], **style[split])
+            if split == "train" and len(points) >= 8 and name != "KL control":
+                smooth = _moving_mean([v for _, v in points], max(2, len(points) // 8))
+                axis.plot([s for s, _ in points], smooth, color="#4c72b0", lw=1.8, label="moving mean")
+        if name == "Preference accuracy":
+            axis.axhline(0.5, color="0.6", lw=0.8, ls=":")
+            axis.set_ylim(-0.02, 1.02)
+        axis.set(title=name, xlabel="optimiser step", ylabel=unit)
+        axis.grid(alpha=0.25)
+        if axis.lines and len(series) > 1:
+            axis.legend(fontsize=8, frameon=False)
+        if not any(metrics.series.get(key) for key in series):
+            axis.text(0.5, 0.5, "not part of this method", ha="center", va="center", transform=axis.transAxes, color="0.5")
+    figure.suptitle(title, fontsize=11)
+    partial = path.with_name(f".{path.name}.partial.png")
+    figure.savefig(partial, dpi=130)
+    pyplot.close(figure)
+    partial.replace(path)
+
+
+def _moving_mean(values: Sequence[float], width: int) -> list[float]:
+    return [math.fsum(values[max(0, i - width + 1) : i + 1]) / min(width, i + 1) for i in range(len(values))]
+
+
+def print_report(report: Mapping[str, Any], answers: Sequence[Mapping[str, str]], folder: Path, console: Console) -> None:
+    """The final table, the sampled answers, and where everything lies."""
+    held_out, speed, kl = report["held_out"], report["throughput"], report["sampled_kl"]
+    rows: list[tuple[str, str]] = [("optimiser steps", f"{report['steps']}")]
+    if "accuracy" in held_out:
+        rows.append(("held-out preference accuracy", f"{held_out['accuracy']:.3f}   (0.500 when policy = reference)"))
+    if "margin" in held_out:
+        rows.append(("held-out margin of implicit rewards", f"{held_out['margin']:+.4f}"))
+    if "loss" in held_out:
+        rows.append(("held-out loss", f"{held_out['loss']:.4f}"))
+    if kl is not None:
+        rows.append(
+            ("KL(policy ‖ reference), nats per answer", f"k1 {kl['k1']:+.3f}, k3 {kl['k3']:.3f}   ({kl['completions']:.0f} sampled answers)")
+        )
+    if "kl_to_reference" in held_out:
+        rows.append(("KL along held-out completions, nats", f"{held_out['kl_to_reference']:.4f}   (exact at every token)"))
+    if report["beta"] is not None:
+        rows.append(("β at the end", f"{report['beta']:.6g}"))
+    rows += [
+        ("tokens per second, real / with padding", f"{speed['tokens_per_second']:.0f} / {speed['padded_tokens_per_second']:.0f}"),
+        ("padding share", f"{100 * speed['padding_share']:.1f} %"),
+        ("peak memory", f"{speed['peak_memory_gib']:.2f} GiB"),
+        ("training time", f"{speed['training_seconds']:.0f} s"),
+    ]
+    table = Table("", "", title=f"{report['spec']}: result", show_header=False)
+    for name, value in rows:
+        table.add_row(name, value)
+    console.print(table)
+    for answer in answers:
+        body = Text.assemble(
+            ("before  ", "bold"), answer["before"] or "(empty)", "\n", ("after   ", "bold"), answer.get("after", "") or "(empty)"
+        )
+        console.print(Panel(body, title=Text(answer["prompt"].strip().replace("\n", " ")[:100]), title_align="left"))
+    for name, what in [
+        ("curves.png", "curves"),
+        ("checkpoints", "checkpoint"),
+        ("export", "model, Hugging Face format"),
+        ("report.json", "these figures"),
+        ("samples.json", "all sampled answers"),
+    ]:
+        console.print(f"{what + ':':28}{folder / name}", soft_wrap=True, highlight=False)

@@ -1,0 +1,34 @@
+"""The KL controller that never moves: one β for the whole run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nashtune.interfaces.batch import PairBatch
+from nashtune.interfaces.kl import KLController
+
+if TYPE_CHECKING:
+    from jsonargparse.typing import PositiveFloat
+    from torch import Tensor
+
+    from nashtune.interfaces.batch import ExampleBatch
+
+
+class FixedKL(KLController):
+    """β is the same number at every step.
+
+    Args:
+        beta: Inverse temperature of the KL-regularised objective, > 0: it multiplies the log-ratio against the reference
+            (DPO's paper: 0.1, and 0.5 for summarisation).
+    """
+
+    def __init__(self, *, beta: PositiveFloat) -> None:
+        self.value = float(beta)
+
+    def beta(self, batch: PairBatch | ExampleBatch) -> Tensor:
+        """β as a scalar on the batch's device, in the dtype of its log-probs, float32 at least."""
+        import torch
+
+        logp = batch.policy_chosen if isinstance(batch, PairBatch) else batch.policy
+        # A bf16 β would be off by up to 0.4 %: 0.1 becomes 0.1001.
+        return torch.tensor(self.value, dtype=torch.promote_types(logp.dtype, torch.float32), device=logp.device)

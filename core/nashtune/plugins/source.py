@@ -1,0 +1,222 @@
+"""Python modules as text: found, parsed and looked up without being imported."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import sys
+import tokenize
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
+from typing import Any, NamedTuple
+
+OPAQUE = sys.stdlib_module_names | {"torch", "lightning", "transformers", "peft", "jsonargparse", "typing_extensions"}
+"""Top-level packages whose classes are taken as they are: large or of no interest to a spec."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A parsed module.
+
+    Args:
+        module: Its dotted name.
+        file: Where its text is.
+        names: Top-level definitions and imports by the name they bind; a later one wins.
+        stars: Modules of `from x import *`.
+    """
+
+    module: str
+    file: str
+    tree: ast.Module
+    names: Mapping[str, ast.stmt | ast.expr | Imported]
+    stars: tuple[str, ...]
+
+
+class Imported(NamedTuple):
+    """`from module import name` (name is "" for `import module`)."""
+
+    module: str
+    name: str
+
+
+class Found(NamedTuple):
+    """A definition and the module that holds it."""
+
+    source: Source
+    node: ast.stmt | ast.expr
+
+
+class Unreadable(Exception):
+    """The text does not say it; only importing would."""
+
+
+def find_module(name: str) -> ModuleSpec | None:
+    """Like `importlib.util.find_spec`, but never imports the parent packages (torch's cost seconds)."""
+    loaded = sys.modules.get(name)
+    if loaded is not None and loaded.__spec__ is not None:
+        return loaded.__spec__
+    parent = name.rpartition(".")[0]
+    path: list[str] | None = None
+    if parent:
+        above = find_module(parent)
+        if above is None or above.submodule_search_locations is None:
+            return None
+        try:
+            path = list(above.submodule_search_locations)
+        except KeyError:  # a namespace package inside a package that is not imported
+            return None
+    for finder in sys.meta_path:
+        spec = finder.find_spec(name, path) if hasattr(finder, "find_spec") else None
+        if spec is not None:
+            return spec
+    return None
+
+
+def read_module(name: str) -> Source:
+    """The parsed source of a module.
+
+    Raises:
+        ModuleNotFoundError: there is no such module.
+        SyntaxError: its text is not Python.
+        Unreadable: it has no text (compiled, or made by a loader without one).
+    """
+    spec = find_module(name)
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+    return parse_module(spec)
+
+
+def parse_module(spec: ModuleSpec) -> Source:
+    """The parsed source of a module that was found."""
+    get_source = getattr(spec.loader, "get_source", None)
+    text: str | None = None
+    if get_source is not None:
+        try:
+            text = get_source(spec.name)
+        except ImportError as error:
+            if isinstance(error.__cause__, SyntaxError | UnicodeDecodeError):
+                raise SyntaxError(f"{spec.origin}: {error.__cause__}") from error
+            raise Unreadable(str(error)) from error
+    elif spec.origin and spec.origin.endswith(".py"):
+        with tokenize.open(spec.origin) as stream:
+            text = stream.read()
+    if text is None:
+        raise Unreadable(f"{spec.name} has no source text")
+    return _parse(spec.name, spec.origin or spec.name, text, spec.submodule_search_locations is not None)
+
+
+@functools.lru_cache(maxsize=512)
+def _parse(module: str, file: str, text: str, is_package: bool) -> Source:
+    tree = ast.parse(text, filename=file)
+    package = module if is_package else module.rpartition(".")[0]
+    names: dict[str, ast.stmt | ast.expr | Imported] = {}
+    stars: list[str] = []
+    _collect(tree.body, package, names, stars)
+    return Source(module, file, tree, names, tuple(stars))
+
+
+def _collect(
+    body: Iterable[ast.stmt], package: str, names: dict[str, ast.stmt | ast.expr | Imported], stars: list[str]
+) -> None:
+    for stmt in body:
+        match stmt:
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                names[stmt.name] = stmt
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                names[name] = value
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                names[name] = value
+            case ast.Import():
+                for alias in stmt.names:
+                    whole = alias.name if alias.asname else alias.name.partition(".")[0]
+                    names[alias.asname or whole] = Imported(whole, "")
+            case ast.ImportFrom():
+                above = package.split(".")[: len(package.split(".")) - stmt.level + 1] if stmt.level else []
+                module = ".".join([*above, *([stmt.module] if stmt.module else [])])
+                for alias in stmt.names:
+                    if alias.name == "*":
+                        stars.append(module)
+                    else:
+                        names[alias.asname or alias.name] = Imported(module, alias.name)
+            case ast.If():
+                _collect([*stmt.orelse, *stmt.body], package, names, stars)
+            case ast.Try():
+                _collect([*(s for h in stmt.handlers for s in h.body), *stmt.body], package, names, stars)
+            case _:
+                if type(stmt).__name__ == "TypeAlias":  # `type X = ...`, Python 3.12
+                    names[stmt.name.id] = stmt.value  # type: ignore[attr-defined]
+
+
+def look_up(source: Source, dotted: str, depth: int = 0) -> Found | str:
+    """What a dotted name means in a module, through imports and plain aliases.
+
+    Returns:
+        The definition, or "module:name" where it lies outside what is read (the standard library, torch, builtins).
+
+    Raises:
+        Unreadable: the name cannot be followed.
+    """
+    head, _, rest = dotted.partition(".")
+    if depth > 20:
+        raise Unreadable(f"{source.file}: {dotted} leads in a circle")
+    bound = source.names.get(head)
+    if isinstance(bound, Imported):
+        return _look_up_imported(bound, rest, depth)
+    if bound is None:
+        for module in source.stars:
+            outside = module.partition(".")[0] in OPAQUE
+            if not outside and head in (starred := _read(module)).names:
+                return look_up(starred, dotted, depth + 1)
+        return f"builtins:{dotted}"
+    if rest:
+        raise Unreadable(f"{source.file}: {dotted} is not a plain name")
+    if isinstance(bound, ast.Name | ast.Attribute):
+        return look_up(source, ast.unparse(bound), depth + 1)
+    return Found(source, bound)
+
+
+def _look_up_imported(bound: Imported, rest: str, depth: int) -> Found | str:
+    path = ".".join(part for part in (bound.module, bound.name, rest) if part)
+    if path.partition(".")[0] in OPAQUE:
+        module, _, name = path.rpartition(".")
+        return f"{module}:{name}"
+    parts = path.split(".")
+    for cut in range(len(parts) - 1, 0, -1):  # the longest prefix that is a module
+        module = ".".join(parts[:cut])
+        if find_module(module) is not None:
+            return look_up(_read(module), ".".join(parts[cut:]), depth + 1)
+    raise Unreadable(f"no module for {path}")
+
+
+def _read(module: str) -> Source:
+    try:
+        return read_module(module)
+    except (ModuleNotFoundError, SyntaxError) as error:
+        raise Unreadable(str(error)) from error
+
+
+def literal(source: Source, node: ast.expr) -> Any:
+    """Value of an expression of literals and of names bound to literals; `__name__` is the module's.
+
+    Raises:
+        Unreadable: it is anything else.
+    """
+
+    class Names(ast.NodeTransformer):
+        def visit_Name(self, name: ast.Name) -> ast.expr:
+            if name.id == "__name__":
+                return ast.Constant(source.module)
+            found = look_up(source, name.id)
+            if isinstance(found, str) or not isinstance(found.node, ast.expr):
+                raise Unreadable(f"{source.file}:{name.lineno}: {name.id} is not a literal")
+            return ast.Constant(literal(found.source, found.node))
+
+        def visit_JoinedStr(self, text: ast.JoinedStr) -> ast.expr:
+            parts = [part.value if isinstance(part, ast.FormattedValue) else part for part in text.values]
+            return ast.Constant("".join(str(literal(source, part)) for part in parts))
+
+    try:
+        return ast.literal_eval(Names().visit(ast.parse(ast.unparse(node), mode="eval").body))
+    except (ValueError, TypeError, SyntaxError, RecursionError) as error:
+        raise Unreadable(f"{source.file}:{node.lineno}: {ast.unparse(node)} is not a literal") from error

@@ -1,0 +1,13 @@
+"""The schedule of every offline method: one round over a fixed data set."""
+
+from __future__ import annotations
+
+from nashtune.interfaces.schedule import Round, Schedule
+
+
+class OfflineSchedule(Schedule):
+    """One round without sampling: log-probs of the anchors, then gradient steps. How long it trains is the run's choice."""
+
+    def rounds(self) -> tuple[Round, ...]:
+        """The one round."""
+        return (Round(phases=("anchor", "update")),)

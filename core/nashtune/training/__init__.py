@@ -1,0 +1,1 @@
+"""The one training loop: the Lightning module, its optimiser, checkpoints, callbacks and the run folder."""

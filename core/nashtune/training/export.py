@@ -1,0 +1,116 @@
+"""Export: the trained policy as a Hugging Face folder with a model card that says what was trained, on what, and how."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nashtune import __version__
+from nashtune.errors import InputError
+from nashtune.models.policy import HFPolicy, PolicyConfig
+from nashtune.spec.resolve import resolve
+from nashtune.training.checkpoint import SECTION, newest_checkpoint, read_checkpoint
+
+
+def export_policy(policy: HFPolicy, out: Path, card: str, *, merged: bool = False) -> None:
+    """Save a loaded policy: complete or not at all.
+
+    Args:
+        policy: Loaded policy.
+        out: Folder to make; it must not hold anything.
+        card: Text of the model card.
+        merged: For a LoRA policy, add the adapter into the weights instead of saving it alone.
+
+    Raises:
+        InputError: `out` holds something, or `merged` was asked for full weights.
+    """
+    refuse_used(out)
+    if merged and not policy.is_lora:
+        raise InputError("--merged: this run trained full weights, there is no adapter to merge; leave --merged out")
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        policy.save_pretrained(partial, merged=merged)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def refuse_used(out: Path) -> None:
+    """Raise `InputError` if a folder to be written holds something."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out: {out} is not empty and is not overwritten; choose another folder")
+
+
+def export_run(run: Path, out: Path | None, *, merged: bool) -> Path:
+    """Export the newest checkpoint of a run folder, or one checkpoint file.
+
+    Returns:
+        The folder written.
+    """
+    checkpoint = newest_checkpoint(run) if run.is_dir() else run
+    content = read_checkpoint(checkpoint)
+    config = content[SECTION]["config"]
+    folder = checkpoint.parent.parent
+    out = out or folder / ("export-merged" if merged else "export")
+    refuse_used(out)
+    policy = HFPolicy(PolicyConfig.from_dict(config["policy"]))
+    policy.load()
+    policy.load_trainable_state_dict(content["state_dict"])
+    report = folder / "report.json"
+    card = model_card(config, json.loads(report.read_text()) if report.exists() else {})
+    export_policy(policy, out, card, merged=merged)
+    return out
+
+
+def model_card(config: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+    """Markdown with the metadata block that model hubs read."""
+    spec = resolve(config["spec"])
+    metadata = {"library_name": "transformers", "base_model": config["policy"]["path"], "tags": ["nashtune", spec.name]}
+    held_out = report.get("held_out", {})
+    figures = "\n".join(f"| {name} | {value:.6g} |" for name, value in sorted(held_out.items())) or "| not measured | |"
+    data = "\n".join(
+        f"- {split}: `{config['data'].get(split)}`, sha256 of the token ids `{facts.get('fingerprint', 'not recorded')}`"
+        for split, facts in report.get("data", {}).items()
+    )
+    return f"""---
+{yaml.safe_dump(metadata, sort_keys=False).strip()}
+---
+
+# {spec.name}: {spec.about.get("title", "")}
+
+Trained with nashtune {__version__} from `{config["policy"]["path"]}`, {report.get("steps", "an unknown number of")} optimiser steps.
+
+- Paper: {spec.about.get("paper", "none given")}
+- Equation: `{" ".join(str(spec.about.get("equation", "none given")).split())}`
+- Conventions: {" ".join(str(spec.about.get("conventions", "none given")).split())}
+
+## Data
+
+{data or "- not recorded"}
+
+## Held-out metrics
+
+| metric | value |
+|---|---|
+{figures}
+
+## Command
+
+    nashtune fit --config config.yaml --run_dir NEW_FOLDER
+
+with this `config.yaml`:
+
+```yaml
+{yaml.safe_dump({k: v for k, v in config.items() if k != "run_dir"}, sort_keys=False, allow_unicode=True).strip()}
+```
+"""

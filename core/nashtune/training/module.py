@@ -1,0 +1,203 @@
+"""The one LightningModule: log-probs in, a spec's loss and KL controller in the middle, gradient steps out.
+
+Legend: B = pairs, N = sequences, M = completion tokens, V = vocabulary.
+
+The objective is the mean of the loss over the pairs of an optimiser step, on all ranks: each micro-batch contributes its sum
+divided by the pairs of its whole accumulation window, so that neither gradient accumulation, nor an incomplete last window,
+nor unequal shares change what is optimised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from nashtune.errors import InputError
+from nashtune.evaluation.metrics import Means
+from nashtune.interfaces import KLController, LogProbEngine, Loss, LossOutput, Reference, Step, TokenBatch
+from nashtune.kl.estimators import with_token_kl
+from nashtune.logprobs import get_engine
+from nashtune.models.policy import HFPolicy, PolicyConfig
+from nashtune.spec.resolve import build, resolve
+from nashtune.training.batches import example_batch, pair_batch
+from nashtune.training.optimizer import configure
+
+if TYPE_CHECKING:
+    from nashtune.data.module import PreferenceData
+
+
+class AlignmentModule(LightningModule):
+    """Trains a policy by a spec.
+
+    Args:
+        spec: A resolved spec in its plain short form (`Spec.to_dict()`): it goes into checkpoints as it is.
+        policy: The fields of `PolicyConfig`.
+        engine: Log-prob engine: "tiled" or "dense".
+    """
+
+    def __init__(self, spec: dict[str, Any], policy: dict[str, Any], engine: str = "tiled") -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.spec = resolve(spec)
+        self.loss = cast(Loss, build(self.spec.loss))
+        self.kl = cast(KLController, build(self.spec.kl)) if self.spec.kl else None
+        self.engine: LogProbEngine = get_engine(engine)
+        self.policy = HFPolicy(PolicyConfig.from_dict(policy))
+        # A plain dict on purpose: a reference is no submodule, so it is in no checkpoint and in no optimiser.
+        self.references = {name: cast(Reference, build(c)) for name, c in self.spec.references.items()}
+        self.strict_loading = False  # a checkpoint holds what is trained; on_load_checkpoint checks that nothing is missing
+        self._window = Means()
+        self._evaluation = Means()
+        self._step_metrics: dict[str, float] = {}
+
+    @property
+    def data(self) -> PreferenceData:
+        """The data module of the running trainer."""
+        return cast("PreferenceData", cast(Any, self.trainer).datamodule)
+
+    def configure_model(self) -> None:
+        """Load the weights; Lightning calls this once data are checked and before the optimiser is made."""
+        if self.policy.is_loaded:
+            return
+        self.policy.load()
+        for reference in self.references.values():
+            reference.attach(self.policy)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The spec's optimiser over what is trained, with the schedule over the run's total steps."""
+        return configure(self.spec.optimizer, self.policy.parameters(), self.total_steps())
+
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run, from the data and the trainer's limits.
+
+        Not `trainer.estimated_stepping_batches`: reading it here makes Lightning drop the loader's state on resume.
+        """
+        trainer = self.trainer
+        if trainer.max_steps > 0:
+            return int(trainer.max_steps)
+        per_epoch = self.data.steps_per_epoch(trainer.accumulate_grad_batches, trainer.world_size)
+        if trainer.max_epochs is None or trainer.max_epochs < 0:
+            raise InputError("trainer.max_epochs: the run has no end; set trainer.max_epochs or trainer.max_steps")
+        return int(trainer.max_epochs) * per_epoch
+
+    def evaluate_batch(self, batch: TokenBatch, *, token_kl: bool = False) -> LossOutput:
+        """Loss and metrics of a micro-batch under the current weights.
+
+        Args:
+            batch: Token ids.
+            token_kl: Also measure KL(pi || ref) at every completion token over the whole vocabulary, where `ref` gives logits.
+        """
+        features = self.policy.forward(batch, self.engine)
+        policy = self.engine.logprobs(features, batch)
+        anchors = {}
+        statistics: dict[str, Tensor] = {}
+        for name, reference in self.references.items():
+            live = name == "ref" and reference.gives_logits
+            wanted = self.kl.statistics if self.kl is not None else ()
+            if live and (wanted or token_kl):
+                frozen = reference.forward(batch, self.engine)
+                anchors[name] = self.engine.logprobs(frozen, batch)
+                fn = with_token_kl(self.kl.token_statistics if self.kl and wanted else None, token_kl)
+                statistics = self.engine.statistics(features, frozen, batch, fn)
+            else:
+                anchors[name] = reference.logprobs(batch, self.engine)
+        make = pair_batch if batch.kind == "pairs" else example_batch
+        seen = make(batch, policy, anchors, statistics)
+        beta = self.kl.beta(seen) if self.kl is not None else None
+        output = self.loss(seen, Step(beta=beta, mean_over_ranks=self._mean_over_ranks))
+        extra = dict(self.kl.report(seen, beta)) if self.kl is not None and beta is not None else {}
+        if beta is not None:
+            extra.setdefault("beta", beta)
+        if "token_kl" in statistics:
+            extra["kl_to_reference"] = statistics["token_kl"][: len(policy.sums) // 2 if batch.kind == "examples" else None]
+        return LossOutput(
+            values=output.values,
+            reward_chosen=output.reward_chosen,
+            reward_rejected=output.reward_rejected,
+            metrics={**output.metrics, **{name: value.detach() for name, value in extra.items()}},
+        )
+
+    def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
+        """The micro-batch's share of the objective."""
+        output = self.evaluate_batch(batch)
+        self._refuse_non_finite(output, batch, "train")
+        self._window.update(output, len(batch), paired=batch.kind == "pairs")
+        accumulate = self.trainer.accumulate_grad_batches
+        window = self.data.window_size(batch_idx, accumulate)
+        # Lightning divides by `accumulate` and DDP averages over ranks: undo both, the window is the true count.
+        return output.values.sum() * (accumulate * self.trainer.world_size / window)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """One optimiser step; then the KL controller sees what happened over all of its pairs."""
+        super().optimizer_step(*args, **kwargs)
+        self._step_metrics = self._window.compute_and_reset()
+        if self.kl is not None:
+            self.kl.observe(self._step_metrics)
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Log the optimiser step that just ended."""
+        if not self._step_metrics:
+            return
+        bar = {"loss", "accuracy", "beta"}
+        for name, value in self._step_metrics.items():
+            self.log(f"train/{name}", value, prog_bar=name in bar, batch_size=1)
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=1)
+        self._step_metrics = {}
+
+    def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
+        """Add a held-out micro-batch to the means."""
+        with torch.no_grad():
+            output = self.evaluate_batch(batch, token_kl=True)
+        self._evaluation.update(output, len(batch), paired=batch.kind == "pairs")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over the held-out pairs."""
+        for name, value in self._evaluation.compute_and_reset().items():
+            self.log(f"val/{name}", value, prog_bar=name == "accuracy", batch_size=1)
+
+    def test_step(self, batch: TokenBatch, batch_idx: int) -> None:
+        """As validation, on the test split."""
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the means over the test split."""
+        for name, value in self._evaluation.compute_and_reset().items():
+            self.log(f"test/{name}", value, batch_size=1)
+
+    def predict_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, list[float]]:
+        """Implicit rewards of every pair, for `predictions.jsonl`."""
+        with torch.no_grad():
+            output = self.evaluate_batch(batch)
+        columns = {"row": batch.rows, "reward_chosen": output.reward_chosen, "reward_rejected": output.reward_rejected}
+        return {name: value.tolist() for name, value in columns.items()}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what is trained, and the KL controller's state."""
+        checkpoint["state_dict"] = self.policy.trainable_state_dict()
+        checkpoint["kl"] = self.kl.state_dict() if self.kl is not None else {}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore weights and controller; refuse a checkpoint that lacks a trained weight."""
+        self.policy.load_trainable_state_dict(checkpoint["state_dict"])
+        checkpoint["state_dict"] = {}  # restored above; Lightning's own non-strict loading would hide a missing weight
+        if self.kl is not None:
+            self.kl.load_state_dict(cast(Mapping[str, Any], checkpoint["kl"]))
+
+    def _mean_over_ranks(self, value: Tensor) -> Tensor:
+        return cast(Tensor, self.trainer.strategy.reduce(value, reduce_op="mean"))
+
+    def _refuse_non_finite(self, output: LossOutput, batch: TokenBatch, split: str) -> None:
+        bad = ~torch.isfinite(output.values.detach())
+        if not bool(bad.any()):
+            return
+        owners = batch.rows.repeat(bad.shape[0] // len(batch))
+        rows = [self.data.where(split, int(row)) for row in owners[bad.to(owners.device)][:5]]
+        raise InputError(
+            f"step {self.trainer.global_step}: the loss is not finite on {int(bad.sum())} of {len(batch)} rows: {', '.join(rows)}. "
+            "Nothing was updated by this step; the last checkpoint is whole. Look at these rows, lower the learning rate "
+            "(--spec.optimizer.lr) or train in fp32 (--policy.precision fp32)"
+        )

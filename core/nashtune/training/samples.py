@@ -1,0 +1,103 @@
+"""Answers of the policy to held-out prompts before and after training, and the KL divergence they show.
+
+Legend: S = sampled completions.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from nashtune.data.collate import completion_batch
+from nashtune.kl.estimators import sampled_kl
+from nashtune.samplers.policy import PolicySampler
+from nashtune.training.run_folder import write_json
+
+if TYPE_CHECKING:
+    from nashtune.training.module import AlignmentModule
+
+
+@dataclass(kw_only=True)
+class SampleSettings:
+    """Which answers a run samples; they never enter training.
+
+    Args:
+        prompts: Held-out prompts answered before and after training, 0 for none; KL(pi || ref) is estimated on the answers after.
+        show: How many of them are printed at the end.
+        max_new_tokens: Longest answer, in tokens.
+        temperature: Sampling temperature; the KL estimate is given only at 1.0, where answers are drawn from the policy.
+    """
+
+    prompts: int = 8
+    show: int = 2
+    max_new_tokens: int = 48
+    temperature: float = 1.0
+
+
+class Samples(Callback):
+    """Samples when training starts and when it ends, with the same noise.
+
+    Args:
+        folder: Run folder; `samples.json` is kept there, so that a resumed run still knows the answers before.
+        settings: How many and how long.
+        seed: Of the noise.
+    """
+
+    def __init__(self, folder: Path, settings: SampleSettings, seed: int) -> None:
+        self._path = folder / "samples.json"
+        self._settings = settings
+        self._seed = seed
+        self.kl: dict[str, float] | None = None
+        self.answers: list[dict[str, str]] = json.loads(self._path.read_text()) if self._path.exists() else []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Answers of the starting weights; a resumed run has them on disk."""
+        module = cast("AlignmentModule", pl_module)
+        prompts = module.data.sample_prompts(self._settings.prompts)
+        if not prompts or self.answers:
+            return
+        texts, _ = self._sample(module, [ids for _, ids in prompts])
+        self.answers = [{"prompt": prompt, "before": text} for (prompt, _), text in zip(prompts, texts, strict=True)]
+        write_json(self._path, self.answers)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Answers of the trained weights, and the KL divergence to `ref` where it gives log-probs of new text."""
+        module = cast("AlignmentModule", pl_module)
+        prompts = module.data.sample_prompts(self._settings.prompts)
+        if not prompts:
+            return
+        texts, sequences = self._sample(module, [ids for _, ids in prompts])
+        self.answers = [dict(answer, after=text) for answer, text in zip(self.answers, texts, strict=True)]
+        write_json(self._path, self.answers)
+        reference = module.references.get("ref")
+        if reference is None or not reference.gives_logits or self._settings.temperature != 1.0:
+            return
+        batch = completion_batch(sequences).to(module.device)
+        with torch.no_grad():
+            policy_S = module.policy.logprobs(batch, module.engine).sums
+            ref_S = reference.logprobs(batch, module.engine).sums
+        k1, k3 = sampled_kl(policy_S, ref_S)
+        self.kl = {"k1": k1, "k3": k3, "completions": float(len(sequences))}
+
+    def _sample(
+        self, module: AlignmentModule, prompts: list[list[int]]
+    ) -> tuple[list[str], list[tuple[list[int], list[int]]]]:
+        tokenizer: Any = module.data.tokenizer
+        sampler = PolicySampler(max_new_tokens=self._settings.max_new_tokens, temperature=self._settings.temperature)
+        sampler.bind(module.policy.model, tokenizer)
+        was_training = module.policy.model.training
+        module.policy.model.eval()
+        drawn = sampler.sample(prompts, 1, seed=self._seed)
+        module.policy.model.train(was_training)
+        texts = [tokenizer.decode(c.token_ids, skip_special_tokens=True).strip() for c in drawn]
+        return texts, [(prompts[c.prompt], list(c.token_ids)) for c in drawn]
+
+
+def settings_from(plain: dict[str, Any]) -> SampleSettings:
+    """From a run's `samples` section."""
+    return SampleSettings(**{**asdict(SampleSettings()), **plain})
