@@ -4,7 +4,7 @@ What is new: the KL-regularised reward maximiser is inverted, r = beta log(pi/pi
 of Bradley-Terry preferences becomes a logistic loss on log-ratios; there is no reward model and no sampling.
 With label smoothing it is cDPO (E. Mitchell, "A note on DPO with noisy preferences", 2023); soft labels P(y_w > y_l) are the same formula.
 
-Equations (arXiv:2305.18290, eq. 7; cDPO note, eq. 3), with h = log pi/pi_ref and Delta = h_w - h_l:
+Equations (arXiv:2305.18290, eq. 7; the cDPO note for eps), with h = log pi/pi_ref and Delta = h_w - h_l:
 
     p'   = p (1 - eps) + (1 - p) eps            p = 1 where labels are hard
     loss = -p' log sigma(beta Delta) - (1 - p') log sigma(-beta Delta)
@@ -43,8 +43,8 @@ def dpo_loss(delta_B: Tensor, beta: Tensor, *, p_chosen_B: Tensor | None = None,
     """
     margin_B = beta.to(delta_B.dtype) * delta_B
     p_B = 1.0 if p_chosen_B is None else p_chosen_B.to(delta_B.dtype)
-    smoothed_B = p_B * (1.0 - label_smoothing) + (1.0 - p_B) * label_smoothing  # p', cDPO note
-    return -smoothed_B * logsigmoid(margin_B) - (1.0 - smoothed_B) * logsigmoid(-margin_B)  # eq. 7; eq. 3 of the cDPO note
+    smoothed_B = p_B * (1.0 - label_smoothing) + (1.0 - p_B) * label_smoothing  # p' of the cDPO note
+    return -smoothed_B * logsigmoid(margin_B) - (1.0 - smoothed_B) * logsigmoid(-margin_B)  # eq. 7
 
 
 class DPOLoss(Loss):

@@ -38,9 +38,6 @@ def slic_hinge_loss(delta_B: Tensor, beta: Tensor) -> Tensor:
 class SLiCHingeLoss(Loss):
     """Hinge loss on the difference of log-ratios; it has no options of its own, the margin is 1/beta."""
 
-    def __init__(self) -> None:
-        pass
-
     def __call__(self, batch: PairBatch | ExampleBatch, step: Step) -> LossOutput:
         """Loss and implicit rewards beta h of each pair (B,); `active` is the share of pairs inside the margin."""
         pairs = cast(PairBatch, batch)

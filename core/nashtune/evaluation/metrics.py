@@ -37,10 +37,10 @@ class Means:
             if name not in self._metrics:
                 self._metrics[name] = MeanMetric(nan_strategy="disable").set_dtype(torch.float64).to(value.device)
             metric = self._metrics[name]
-            if value.ndim == 0:
-                metric.update(value.double(), weight=float(count))
-            elif value.numel():
-                metric.update(value.double())
+            # expand instead of `weight=`: torchmetrics 1.9 drops the weight under nan_strategy="disable", and any other
+            # strategy would hide a NaN.
+            if value.numel():
+                metric.update(value.double().expand(count) if value.ndim == 0 else value.double())
 
     def compute_and_reset(self) -> dict[str, float]:
         """The means (over all ranks), and start again."""

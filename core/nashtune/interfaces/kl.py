@@ -21,9 +21,11 @@ class KLController(ABC):
     Attributes:
         statistics: Names of the per-token statistics the controller needs from full-vocabulary logits. When it is not
             empty, the reference `ref` must be live (it must give logits) and `token_statistics` is called per tile.
+        vector_inputs: Further inputs that a conformance vector may give, by name (see `read_vector`).
     """
 
     statistics: ClassVar[tuple[str, ...]] = ()
+    vector_inputs: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def beta(self, batch: PairBatch | ExampleBatch) -> Tensor:
@@ -51,3 +53,13 @@ class KLController(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`."""
         return None
+
+    def read_vector(
+        self, batch: PairBatch | ExampleBatch, inputs: Mapping[str, Tensor]
+    ) -> PairBatch | ExampleBatch:
+        """Put those of `vector_inputs` that a conformance vector gives into the batch (float64 tensors)."""
+        return batch
+
+    def write_vector(self, batch: PairBatch | ExampleBatch, beta: Tensor) -> dict[str, Tensor]:
+        """What a conformance vector of this controller shows besides loss and gradients."""
+        return {}

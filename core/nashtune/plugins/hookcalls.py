@@ -12,6 +12,7 @@ import pluggy
 from nashtune.errors import nearest
 from nashtune.plugins.component import Component, Problem
 from nashtune.plugins.hookspecs import GROUP, HOOKS
+from nashtune.plugins.loading import said
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -32,11 +33,6 @@ class Offer:
     problems: list[Problem] = field(default_factory=list)
     spec_dirs: list[Traversable] = field(default_factory=list)
     failure: str = ""
-
-
-def said(error: BaseException) -> str:
-    """`ModuleNotFoundError: No module named 'x'`, on one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def ask(manager: pluggy.PluginManager, name: str, plugin: object) -> Offer:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,8 @@ from nashtune import general
 from nashtune.errors import InputError, nearest
 from nashtune.plugins import hookspecs
 from nashtune.plugins.component import Component
-from nashtune.plugins.hookcalls import Offer, ask, said
+from nashtune.plugins.hookcalls import Offer, ask
+from nashtune.plugins.loading import said
 from nashtune.plugins.registry import Registered, Registry
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class PluginRecord:
         name: Entry-point name.
         dist: Distribution that brought it; "" when unknown.
         version: Of the distribution; "" when unknown.
-        status: "ok"; "failed": nothing of it is used; "refused": some of its components are not; "blocked": by the user.
+        status: "ok"; "failed": nothing of it is used; "refused": not all of it is; "blocked": by the user.
         reason: Why it is not "ok".
         components: What can be used of it.
         spec_dirs: Its folders of specs.
@@ -188,3 +190,5 @@ def discover(found: Iterable[EntryPoint], environ: Mapping[str, str]) -> Plugins
     return plugins
 
 
+def _dist(point: EntryPoint) -> str:
+    return re.sub(r"[-_.]+", "-", point.dist.name).lower() if point.dist else ""

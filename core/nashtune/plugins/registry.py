@@ -79,8 +79,8 @@ class Registry:
         """The component of that kind and name.
 
         Raises:
-            InputError: nobody has it (with the nearest name and the plugins that did not load), two plugins have it, or the
-                plugin that has it cannot be used.
+            InputError: nobody has it (with the nearest name and the plugins that did not load), two plugins have it, or
+                the plugin that has it cannot be used.
         """
         key = (kind, name)
         if key in self._known:

@@ -22,7 +22,7 @@ from lightning_utilities.core.imports import module_available
 
 from nashtune.errors import InputError
 
-RUN_DIR_VARIABLE = "NASHTUNE_RUN_DIR"  # tells the other ranks which folder rank 0 chose
+RUN_DIR_VARIABLE = "NASHTUNE_RUN_DIR"  # rank 0 tells the ranks that it starts which folder it chose
 
 
 def choose_run_dir(asked: str | None, spec_name: str, *, resume: bool) -> Path:
@@ -36,9 +36,8 @@ def choose_run_dir(asked: str | None, spec_name: str, *, resume: bool) -> Path:
     Raises:
         InputError: the folder holds another run.
     """
-    chosen_by_rank_0 = os.environ.get(RUN_DIR_VARIABLE)
-    if chosen_by_rank_0:
-        return Path(chosen_by_rank_0)
+    if RUN_DIR_VARIABLE in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
+        return Path(os.environ[RUN_DIR_VARIABLE])
     if asked is None:
         root = Path("runs")
         number = 1

@@ -1,0 +1,58 @@
+"""`nashtune plugins`: what is installed, what works, and why the rest does not."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from nashtune.plugins import PluginRecord, load_plugins
+from nashtune.plugins.component import KINDS
+
+SUMMARY = "list plugins: name, version, status, components, failure reason"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `nashtune plugins`."""
+    parser.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print every plugin; a failed one is part of the answer, not an error."""
+    records = load_plugins().records
+    if args.json:
+        print(json.dumps([as_dict(record) for record in records], indent=2))
+    else:
+        _print_table(records)
+    return 0
+
+
+def as_dict(record: PluginRecord) -> dict[str, Any]:
+    """One plugin as plain data, for `--json`."""
+    return {
+        "name": record.name,
+        "dist": record.dist,
+        "version": record.version,
+        "status": record.status,
+        "reason": record.reason,
+        "components": [vars(component) for component in record.components],
+        "spec_dirs": [str(folder) for folder in record.spec_dirs],
+    }
+
+
+def _print_table(records: list[PluginRecord]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("plugin", "version", "status", "components")
+    for record in records:
+        names = {kind: [one.name for one in record.components if one.kind == kind] for kind in KINDS}
+        lines = [f"{kind}: {', '.join(found)}" for kind, found in names.items() if found]
+        row = (record.name, record.version, record.status, "\n".join(lines))
+        table.add_row(*map(Text, row), style="" if record.status == "ok" else "yellow")
+    console = Console()
+    console.print(table)
+    for record in records:
+        if record.status != "ok":
+            console.print(Text(record.line()), soft_wrap=True)

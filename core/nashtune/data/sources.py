@@ -1,0 +1,170 @@
+"""Where rows come from: JSON lines, gzipped or not, parquet, and data sets by name. Importing this imports no torch.
+
+A line that cannot be read is handed on as a problem of that line, so that the caller can say how many there are. What spoils
+the whole file (missing, empty, cut off) is an error at once.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module, resources
+from pathlib import Path
+from typing import IO, Any
+
+from nashtune.errors import InputError, nearest
+
+FORMATS = ".jsonl, .jsonl.gz or .parquet"
+HUB = "hub:"  # data set by name, with the `hub` extra
+SHIPPED = "demo:"  # file among the data that nashtune ships
+
+
+@dataclass(frozen=True)
+class RawRow:
+    """One row as found.
+
+    Args:
+        where: `file:line` (JSON lines), `file:row 3` (parquet and data sets by name), counted from 1.
+        data: The row's columns, or None when it could not be read.
+        problem: Why it could not be read.
+    """
+
+    where: str
+    data: Mapping[str, Any] | None
+    problem: str = ""
+
+
+def read_source(source: str) -> Iterator[RawRow]:
+    """Rows of a source, in order; nothing is kept in memory.
+
+    Args:
+        source: Path of a .jsonl, .jsonl.gz or .parquet file, `hub:owner/name[:split]`, or `demo:FILE` for shipped data.
+
+    Raises:
+        InputError: no such file, unknown format, no row at all, gzip data cut off, broken parquet.
+    """
+    rows = _open(source)
+    first = next(rows, None)
+    if first is None:
+        raise InputError(f"{source}: no rows; the file is empty. Give {FORMATS} with one row per preference")
+    yield first
+    yield from rows
+
+
+def _open(source: str) -> Iterator[RawRow]:
+    if source.startswith(HUB):
+        return _hub(source)
+    path = _shipped(source) if source.startswith(SHIPPED) else Path(source).expanduser()
+    if path.is_dir():
+        raise InputError(f"{source}: is a folder; give one file, {FORMATS}")
+    if not path.is_file():
+        raise InputError(f"{source}: no such file{_neighbour(path)}")
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        return _json_lines(path, source)
+    if path.suffix == ".parquet":
+        return _parquet(path, source)
+    raise InputError(f"{source}: unknown format '{path.suffix}'; rows are read from {FORMATS}")
+
+
+def _shipped(source: str) -> Path:
+    folder = Path(str(resources.files("nashtune_specs"))) / "data"
+    return folder / source.removeprefix(SHIPPED)
+
+
+def _neighbour(path: Path) -> str:
+    """The nearest data file of the same folder, for the end of a message."""
+    if not path.parent.is_dir():
+        return f"; the folder {path.parent} does not exist either"
+    names = [p.name for p in path.parent.iterdir() if p.name.endswith((".jsonl", ".jsonl.gz", ".parquet"))]
+    return nearest(path.name, names) if names else f"; {path.parent} holds no data file ({FORMATS})"
+
+
+def _json_lines(path: Path, source: str) -> Iterator[RawRow]:
+    number = 0
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        # Bytes, not text: a line with broken UTF-8 is then the problem of that line alone.
+        with opener(path, "rb") as stream:
+            for number, line in enumerate(_lines(stream), start=1):
+                if line.strip():
+                    yield _parse(line, f"{source}:{number}")
+    except (EOFError, zlib.error) as error:
+        raise InputError(
+            f"{source}:{number + 1}: the gzip data are cut off or damaged after line {number} ({error}); "
+            "copy or download the file again, `gzip -t` tells whether it is whole"
+        ) from error
+    except gzip.BadGzipFile as error:
+        raise InputError(f"{source}: is no gzip file ({error}); rename it to .jsonl if it is plain text") from error
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read ({error.strerror or error})") from error
+
+
+def _lines(stream: IO[bytes]) -> Iterator[bytes]:
+    for number, line in enumerate(stream):
+        yield line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
+
+
+def _parse(line: bytes, where: str) -> RawRow:
+    try:
+        data = json.loads(line.decode("utf-8"), object_pairs_hook=_unique)
+    except UnicodeDecodeError as error:
+        return RawRow(where, None, f"not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8")
+    except json.JSONDecodeError as error:
+        return RawRow(where, None, f"broken JSON at character {error.pos + 1}: {error.msg}; each line is one JSON object")
+    except _DuplicateKeyError as error:
+        return RawRow(where, None, f"the key '{error}' is given twice; keep one")
+    except RecursionError:
+        return RawRow(where, None, "JSON nested too deeply to be a row")
+    if not isinstance(data, dict):
+        return RawRow(where, None, f"a JSON object was expected, found {type(data).__name__}; each line is one JSON object")
+    return RawRow(where, data)
+
+
+class _DuplicateKeyError(ValueError):
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _DuplicateKeyError(next(name for name in names if names.count(name) > 1))
+    return data
+
+
+def _parquet(path: Path, source: str) -> Iterator[RawRow]:
+    import pyarrow  # not at the top: the thin commands must not load it
+    from pyarrow import parquet
+
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                for data in batch.to_pylist():
+                    number += 1
+                    yield RawRow(f"{source}:row {number}", data)
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{source}: broken parquet after row {number} ({reason}); write the file again") from error
+
+
+def _hub(source: str) -> Iterator[RawRow]:
+    name, _, split = source.removeprefix(HUB).partition(":")
+    try:
+        datasets = import_module("datasets")
+    except ImportError as error:
+        raise InputError(
+            f"{source}: data sets by name need the package datasets; run `pip install 'nashtune[hub]'`, or give a file ({FORMATS})"
+        ) from error
+    if not name:
+        raise InputError(f"{source}: no name; write hub:owner/name or hub:owner/name:split")
+    try:
+        loaded = datasets.load_dataset(name, split=split or "train")
+    except Exception as error:  # the library raises many kinds: offline, no such set, no such split, script needed
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{source}: cannot be loaded ({reason}); check the name, the split and the network") from error
+    for number, data in enumerate(loaded, start=1):
+        yield RawRow(f"{source}:row {number}", data)

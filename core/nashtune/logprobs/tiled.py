@@ -1,0 +1,85 @@
+"""The `tiled` engine: only completion positions go through the LM head, in tiles; the (N, T, V) logits never exist.
+
+Legend: N = sequences, T = positions, M = completion tokens, H = hidden size, V = vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nashtune.interfaces.batch import LogProbs, TokenBatch
+from nashtune.interfaces.policy import LogProbEngine, TokenStatistics
+from nashtune.logprobs.head import Head, backbone, check_head, find_head
+from nashtune.logprobs.positions import Predicted, collect, model_inputs, predicted, sum_per_sequence
+from nashtune.logprobs.tiles import Tile, tile_bytes, tiled_logprobs
+
+STATISTIC_COPIES = 8  # full-vocabulary float32 rows alive at once: two logits and what a statistic makes of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiledFeatures:
+    """Hidden states (M, H) at the predicting positions, with the head that reads them."""
+
+    hidden: Tensor
+    head: Head
+    at: Predicted
+
+
+class TiledEngine(LogProbEngine):
+    """Backbone once, then token x vocabulary tiles with an online logsumexp; equals `dense` in value and gradient.
+
+    Args:
+        tile_mib: Size of one tile of logits in MiB; None takes 16 on a CPU and 128 on an accelerator.
+        tokens: Tokens in a tile, at most; the vocabulary fills the rest.
+    """
+
+    def __init__(self, *, tile_mib: float | None = None, tokens: int = 2048) -> None:
+        if tile_mib is not None and tile_mib <= 0:
+            raise ValueError(f"tile_mib must be above 0, got {tile_mib}")
+        if tokens < 1:
+            raise ValueError(f"tokens must be at least 1, got {tokens}")
+        self.tile_mib = tile_mib
+        self.tokens = tokens
+
+    def forward(self, model: Any, batch: TokenBatch) -> TiledFeatures:
+        """One pass of the backbone; its hidden states at the M positions that predict a completion token.
+
+        Raises:
+            InputError: the model's logits are not what its LM head makes of its hidden states, or the head carries LoRA.
+        """
+        at = predicted(batch)
+        check_head(model, batch)
+        decoder = backbone(model)
+        hidden = decoder(**model_inputs(decoder, batch)).last_hidden_state
+        return TiledFeatures(hidden=at.rows(hidden), head=find_head(model), at=at)
+
+    def logprobs(self, features: TiledFeatures, batch: TokenBatch) -> LogProbs:
+        """Log-probs of the completions."""
+        head, at = features.head, features.at
+        tile = Tile.fit(len(at.target), head.weight.shape[0], self._bytes(features), self.tokens)
+        return collect(tiled_logprobs(features.hidden, head, at.target, tile), batch, at)
+
+    @torch.no_grad()
+    def statistics(
+        self, policy: TiledFeatures, ref: TiledFeatures, batch: TokenBatch, fn: TokenStatistics
+    ) -> dict[str, Tensor]:
+        """Sums over each completion (N,) of `fn`, called on as many tokens with their full vocabulary as fit in a tile."""
+        at = policy.at
+        vocabulary = policy.head.weight.shape[0]
+        rows = max(1, min(self.tokens, STATISTIC_COPIES * self._bytes(policy) // (STATISTIC_COPIES * 4 * vocabulary)))
+        parts: dict[str, list[Tensor]] = {}
+        for start in range(0, len(at.target), rows):
+            span = slice(start, start + rows)
+            values = fn(
+                policy.head.logits(policy.hidden[span]), ref.head.logits(ref.hidden[span]), at.target[span]
+            )
+            for name, value in values.items():
+                parts.setdefault(name, []).append(value)
+        return {name: sum_per_sequence(torch.cat(part), at) for name, part in parts.items()}
+
+    def _bytes(self, features: TiledFeatures) -> int:
+        return tile_bytes(features.hidden.device) if self.tile_mib is None else int(self.tile_mib * 2**20)

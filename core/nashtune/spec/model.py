@@ -1,0 +1,151 @@
+"""What a resolved spec is: plain, frozen data without weights and without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from jsonargparse.typing import NonNegativeFloat, PositiveFloat
+
+    from nashtune.plugins.registry import Registered
+
+NONE = "none"
+"""How a spec says that a section is left out on purpose."""
+
+SECTIONS: dict[str, str] = {
+    "about": "What the method is: title, paper, equation, conventions.",
+    "loss": "Maps log-probs to one value per pair or example.",
+    "kl": "Gives beta, the strength of the KL penalty, and may move it; `none` where the loss has no beta.",
+    "references": "Frozen distributions whose log-probs enter the loss, by the name the loss gives them; or `none`.",
+    "oracle": "Judges completions; only for schedules that sample.",
+    "sampler": "Draws completions; only for schedules that sample.",
+    "pairing": "Turns scores into pairs; only for schedules that sample.",
+    "schedule": "Rounds and phases; `offline` when absent.",
+    "optimizer": "Optimiser and learning-rate schedule.",
+}
+"""Section of a spec -> what it is for."""
+
+COMPONENTS: dict[str, str] = {
+    section: "reference" if section == "references" else section
+    for section in SECTIONS
+    if section not in ("about", "optimizer")
+}
+"""Section of a spec -> the kind of component it names."""
+
+ABOUT: dict[str, str] = {
+    "title": "Title of the paper.",
+    "paper": "Where it is, for example arXiv:2305.18290.",
+    "kind": "offline, game, reward or rl.",
+    "equation": "What is minimised, in plain text.",
+    "conventions": "Sums or means of log-probs, what is detached, what one value belongs to.",
+    "reduces_to": "Which method it is in which limit.",
+    "plugin": "Module that implements it.",
+}
+"""Key of the `about` section -> what it says."""
+
+ABOUT_KINDS = ("offline", "game", "reward", "rl")
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    """A component by name, with every argument.
+
+    Args:
+        kind: One of the kinds of `nashtune.plugins`.
+        name: What the spec calls it: a registered name or a class path.
+        target: Its class, "package.module:Class".
+        args: Constructor arguments, defaults filled in.
+        origin: Which plugin registered it; None for a class path.
+        where: Where the spec names it, for messages.
+    """
+
+    kind: str
+    name: str
+    target: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+    origin: Registered | None = field(default=None, compare=False)
+    where: str = field(default="", compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The short form: `{"name": "dpo", "label_smoothing": 0.0}`."""
+        return {"name": self.name, **self.args}
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """Optimiser and learning-rate schedule.
+
+    Args:
+        name: `adamw` or `rmsprop`.
+        lr: Peak learning rate, > 0.
+        weight_decay: Decoupled for adamw, L2 for rmsprop, >= 0.
+        betas: Moment decay rates of adamw, each in [0, 1).
+        warmup: Linear warm-up: below 1 a share of the run's optimiser steps, from 1 on a number of steps.
+        decay: After the warm-up: `constant`, or to 0 at the end of the run, `linear` or `cosine`.
+    """
+
+    name: Literal["adamw", "rmsprop"] = "adamw"
+    lr: PositiveFloat = 5e-7
+    weight_decay: NonNegativeFloat = 0.0
+    betas: tuple[NonNegativeFloat, NonNegativeFloat] = (0.9, 0.999)
+    warmup: NonNegativeFloat = 0.1
+    decay: Literal["constant", "linear", "cosine"] = "constant"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields as plain data."""
+        return {**vars(self), "betas": list(self.betas)}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One alignment method, resolved: every name known, every argument checked, every default filled in.
+
+    Args:
+        name: Of the spec file, without its ending.
+        about: Title, paper, equation and conventions.
+        loss: The loss.
+        kl: The KL controller, where the loss has a beta.
+        references: References by the name the loss gives them.
+        oracle: The judge of sampled completions.
+        sampler: What draws completions.
+        pairing: What turns scores into pairs.
+        schedule: Rounds and phases.
+        optimizer: Optimiser and learning-rate schedule.
+        places: Where each value was given ("dpo.yaml:7", "--spec.kl.beta"), by key path; defaults are absent.
+        file: The spec's file; "" when it came as data.
+    """
+
+    name: str
+    about: Mapping[str, str]
+    loss: ComponentSpec
+    kl: ComponentSpec | None
+    references: Mapping[str, ComponentSpec]
+    oracle: ComponentSpec | None
+    sampler: ComponentSpec | None
+    pairing: ComponentSpec | None
+    schedule: ComponentSpec
+    optimizer: OptimizerSpec = OptimizerSpec()
+    places: Mapping[tuple[str, ...], str] = field(default_factory=dict, compare=False, repr=False)
+    file: str = field(default="", compare=False)
+
+    def components(self) -> Iterator[tuple[tuple[str, ...], ComponentSpec]]:
+        """(key path, component) of each component, in the order of the sections."""
+        for section in COMPONENTS:
+            value = getattr(self, section)
+            if section == "references":
+                yield from (((section, name), component) for name, component in value.items())
+            elif value is not None:
+                yield (section,), value
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole spec as plain data in short form; resolving it again gives an equal spec."""
+        short: dict[str, Any] = {"name": self.name, "about": dict(self.about)}
+        for section in COMPONENTS:
+            value = getattr(self, section)
+            if section == "references":
+                short[section] = {name: component.to_dict() for name, component in value.items()} or NONE
+            else:
+                short[section] = value.to_dict() if value is not None else NONE
+        return {**short, "optimizer": self.optimizer.to_dict()}

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from nashtune.evaluation.report import draw_curves, print_report, read_metrics
+
+
+def write_attempt(folder: Path, attempt: int, rows: str) -> None:
+    path = folder / "logs" / f"attempt_{attempt}"
+    path.mkdir(parents=True)
+    (path / "metrics.csv").write_text(rows)
+
+
+def test_a_resumed_attempt_replaces_what_was_logged_after_its_checkpoint(tmp_path: Path) -> None:
+    write_attempt(tmp_path, 0, "epoch,step,train/loss\n0,0,1.0\n0,1,0.9\n0,2,0.8\n0,3,0.7\n")
+    write_attempt(tmp_path, 1, "epoch,step,train/loss,val/loss\n0,2,0.85,\n0,3,0.75,\n0,3,,0.6\n")
+    metrics = read_metrics(tmp_path)
+    assert metrics.series["train/loss"] == [(0, 1.0), (1, 0.9), (2, 0.85), (3, 0.75)]
+    assert metrics.last("val/loss") == 0.6
+    assert metrics.last("train/beta") is None
+
+
+def test_curves_are_drawn_also_where_a_method_has_no_beta(tmp_path: Path) -> None:
+    write_attempt(tmp_path, 0, "step,train/loss,train/accuracy\n0,0.69,0.5\n1,0.6,1.0\n")
+    draw_curves(read_metrics(tmp_path), tmp_path / "curves.png", title="x")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(tmp_path.glob(".*partial*"))
+
+
+def test_the_table_shows_what_was_measured_and_leaves_out_what_was_not(tmp_path: Path) -> None:
+    speed = {"tokens_per_second": 100.0, "padded_tokens_per_second": 125.0, "padding_share": 0.2}
+    speed |= {"peak_memory_gib": 1.5, "training_seconds": 12.0}
+    report = {"spec": "simpo", "steps": 7, "held_out": {"accuracy": 0.75, "margin": 0.5}, "sampled_kl": None}
+    report |= {"beta": None, "throughput": speed}
+    stream = io.StringIO()
+    answers = [{"prompt": "Hi?", "before": "no [bold]markup[/bold]", "after": "yes"}]
+    print_report(report, answers, tmp_path, Console(file=stream, width=120))
+    text = stream.getvalue()
+    assert "0.750" in text and "20.0 %" in text and "1.50 GiB" in text and "100 / 125" in text
+    assert "KL(" not in text and "β at the end" not in text
+    assert "no [bold]markup[/bold]" in text

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nashtune.spec.model import OptimizerSpec
+from nashtune.training.optimizer import configure, learning_rate_factor
+
+
+def factors(total: int, warmup: float, decay: str) -> list[float]:
+    return [learning_rate_factor(s, total=total, warmup=warmup, decay=decay) for s in range(total)]
+
+
+def test_warmup_as_a_share_and_as_steps_agree() -> None:
+    assert factors(20, 0.1, "constant") == factors(20, 2, "constant")
+    assert factors(20, 2, "constant")[:4] == pytest.approx([1 / 3, 2 / 3, 1.0, 1.0])
+
+
+def test_no_step_has_learning_rate_zero() -> None:
+    for decay in ("constant", "linear", "cosine"):
+        assert min(factors(10, 0.3, decay)) > 0
+
+
+def test_decays_end_near_zero_and_fall() -> None:
+    for decay in ("linear", "cosine"):
+        values = factors(100, 0.1, decay)
+        assert values[10:] == sorted(values[10:], reverse=True)
+        assert values[-1] < 0.02
+    assert learning_rate_factor(55, total=100, warmup=10, decay="linear") == pytest.approx(0.5)
+    assert learning_rate_factor(55, total=100, warmup=10, decay="cosine") == pytest.approx(0.5)
+
+
+def test_only_trained_parameters_enter_the_optimiser() -> None:
+    model = torch.nn.Linear(2, 2)
+    model.bias.requires_grad_(False)
+    for name in ("adamw", "rmsprop"):
+        made = configure(OptimizerSpec(name=name, lr=1e-3), model.parameters(), 10)["optimizer"]
+        assert [p is model.weight for g in made.param_groups for p in g["params"]] == [True]

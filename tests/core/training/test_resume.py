@@ -1,0 +1,93 @@
+"""Interrupted anywhere and resumed equals uninterrupted, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nashtune.training.checkpoint import newest_checkpoint
+from lab import Lab
+
+
+def content(run: Path) -> dict[str, object]:
+    return torch.load(newest_checkpoint(run), weights_only=True)
+
+
+def same(first: object, second: object) -> bool:
+    if isinstance(first, torch.Tensor):
+        return isinstance(second, torch.Tensor) and torch.equal(first, second)
+    if isinstance(first, dict):
+        return isinstance(second, dict) and first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(map(same, first, second))  # type: ignore[arg-type]
+    return first == second
+
+
+def assert_equal_runs(whole: Path, parts: Path, lab: Lab) -> None:
+    ours, theirs = content(whole), content(parts)
+    for section in ("state_dict", "optimizer_states", "lr_schedulers", "kl", "global_step", "epoch"):
+        assert same(ours[section], theirs[section]), section
+    assert same(ours["nashtune"]["random"], theirs["nashtune"]["random"])
+    assert lab.metrics(whole).series == lab.metrics(parts).series
+
+
+KILLER = """
+import os, signal, sys
+from lightning.pytorch import Callback
+import nashtune.training.fit as fit
+class Kill(Callback):
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.fit_loop.epoch_loop.batch_progress.total.processed == int(os.environ["KILL_AT"]):
+            os.kill(os.getpid(), signal.SIGKILL)
+original = fit.make_trainer
+fit.make_trainer = lambda cli, folder, callbacks, loggers: original(cli, folder, [*callbacks, Kill()], loggers)
+from nashtune.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def kill_at(lab: Lab, batch: int, *arguments: str, run: str) -> Path:
+    command = ["fit", "--config", str(lab.run_file), "--run_dir", str(lab.folder / run), "--save_every", "1", *arguments]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLER, *command], env={**os.environ, "KILL_AT": str(batch)}, capture_output=True, text=True
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    return lab.folder / run
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulate", "spec"),
+    [(3, 1, "epsilon_dpo"), (6, 1, "dpo"), (5, 2, "epsilon_dpo")],
+    ids=["mid-epoch", "second epoch", "mid accumulation window"],
+)
+def test_killed_and_resumed_equals_uninterrupted(lab: Lab, batch: int, accumulate: int, spec: str) -> None:
+    options = ["--trainer.accumulate_grad_batches", str(accumulate), "--spec", spec]
+    whole = lab.fit("--save_every", "1", *options, spec=None, run="whole")
+    parts = kill_at(lab, batch, *options, run="parts")
+    lab.fit("--ckpt_path", "last", *options, "--save_every", "1", spec=None, run="parts")
+    assert_equal_runs(whole, parts, lab)
+
+
+def test_dropout_and_a_lora_checkpoint_resume_exactly(lab: Lab) -> None:
+    options = ["--policy.lora.r", "4", "--policy.lora.alpha", "8", "--policy.lora.dropout", "0.3"]
+    whole = lab.fit("--save_every", "1", *options, run="whole")
+    parts = kill_at(lab, 5, "--spec", "dpo", *options, run="parts")
+    lab.fit("--ckpt_path", "last", spec=None, run="parts")
+    assert_equal_runs(whole, parts, lab)
+    assert all("lora" in name for name in content(whole)["state_dict"])
+
+
+def test_a_resume_needs_neither_spec_nor_run_file(lab: Lab) -> None:
+    from nashtune.cli.main import main
+
+    whole = lab.fit("--save_every", "1", run="whole")
+    parts = kill_at(lab, 3, "--spec", "dpo", run="parts")
+    assert main(["fit", "--ckpt_path", str(newest_checkpoint(parts))]) == 0
+    assert_equal_runs(whole, parts, lab)
+    assert (parts / "config.yaml").exists() and (parts / "config.1.yaml").exists()
