@@ -39,23 +39,27 @@ class Parser(LightningArgumentParser):
         """Raise `InputError` at the top; inner class parsers must raise for the outer one to add its context."""
         if not self.exit_on_error:
             super().error(message, ex)
-        raise InputError(friendly(message, self))
+        raise InputError(friendly(message, {action.dest for action in self._actions} - {"help", "config"}))
 
 
-def friendly(message: str, parser: LightningArgumentParser) -> str:
-    """The parser's message with the nearest known option."""
+def friendly(message: str, known: set[str]) -> str:
+    """The parser's message on one line, with the option it is about first and the nearest known option last.
+
+    Args:
+        message: As jsonargparse words it.
+        known: Every option of the command, dotted.
+    """
     text = re.sub(r"\s+", " ", message).strip()
-    known = {action.dest for action in parser._actions} - {"help", "config"}
-    unknown = re.search(r"(?:[Uu]nrecognized arguments?: --|Key '|[Oo]ption '|does not accept (?:nested )?key '|key \")([\w.]+)", text)
-    if unknown and unknown[1] not in known:
-        return f"{text}{nearest(unknown[1], _siblings(unknown[1], known))}"
-    return text
-
-
-def _siblings(name: str, known: set[str]) -> set[str]:
-    """Known options below the same section, else every section."""
-    section = name.rpartition(".")[0]
-    return {k for k in known if section and k.startswith(f"{section}.")} or {k.partition(".")[0] for k in known}
+    unknown = re.search(r"(?:does not accept option '|unrecognized arguments: --)([\w.]+)", text)
+    if unknown:
+        section = unknown[1].rpartition(".")[0]
+        siblings = {k for k in known if section and k.startswith(f"{section}.")} or {k.partition(".")[0] for k in known}
+        return f"{unknown[1]}: no such option{nearest(unknown[1], siblings)}"
+    missing = re.search(r"arguments are required: (?:\w+\.)?(policy\.path|\w+(?:\.\w+)*)", text)
+    if missing:
+        return f"{missing[1]}: is required; give it in a run file (--config FILE) or as --{missing[1]} VALUE"
+    key = re.match(r'Parser key "([\w.]+)": (.*)', text)
+    return f"{key[1]}: {key[2]}" if key else text
 
 
 class NashtuneCLI(LightningCLI):

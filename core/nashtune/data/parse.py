@@ -130,14 +130,13 @@ def _preference(row: Mapping[str, Any], where: str) -> Pair:
         raise RowError(f"no 'prompt' in this preference row{hint}")
     prompt, chosen = parse_completion(chosen_raw, "chosen", asked)
     other, rejected = parse_completion(rejected_raw, "rejected", asked)
-    if asked is None and prompt != other:
+    chats = [p for p in (prompt, other) if isinstance(p, tuple)]  # one may repeat the conversation and the other not
+    if len(chats) == 2 and chats[0] != chats[1]:
         raise RowError("the conversations in 'chosen' and 'rejected' differ before the last message; they must share the prompt")
     if chosen == rejected:
         raise RowError("'chosen' and 'rejected' are identical; such a pair prefers nothing. Remove the row")
-    longer = prompt if isinstance(prompt, tuple) else other  # one of them may repeat the conversation, the other not
-    if isinstance(prompt, tuple) and isinstance(other, tuple) and prompt != other:
-        raise RowError("the conversations in 'chosen' and 'rejected' differ before the last message; they must share the prompt")
-    return Pair(prompt=longer, chosen=chosen, rejected=rejected, p_chosen=_probability(row.get("p_chosen")), where=where)
+    p_chosen = _probability(row.get("p_chosen"))
+    return Pair(prompt=chats[0] if chats else prompt, chosen=chosen, rejected=rejected, p_chosen=p_chosen, where=where)
 
 
 def _probability(value: Any) -> float | None:
@@ -172,6 +171,8 @@ def _ranked(row: Mapping[str, Any], where: str) -> Ranked:
     texts = [_response_text(item, i) for i, item in enumerate(responses, start=1)]
     if "scores" in row:
         scores = row["scores"]
+        if any(isinstance(item, dict) and {"score", "win_rate"} & item.keys() for item in responses):
+            raise RowError("scores are given twice: in 'scores' and within 'responses'; keep one")
         if not isinstance(scores, list) or len(scores) != len(texts):
             raise RowError(f"'scores' must be a list of {len(texts)} numbers, one per response, found {shown(scores)}")
     else:

@@ -47,7 +47,9 @@ def smollm2_folder() -> Path:
     sha256 = _sha256(source)
     if not _is_whole(folder, sha256):
         if importlib.util.find_spec("gguf") is None:
-            raise InputError(f"policy.path: demo:smollm2 needs the package gguf to read {source}; run `{INSTALL_READER}`")
+            raise InputError(
+                f"policy.path: demo:smollm2 needs the package gguf to read {source}; run `{INSTALL_READER}`"
+            )
         print(f"dequantising SmolLM2-135M once into {folder} ...", file=sys.stderr, flush=True)
         _install(source, sha256, folder)
     return folder
@@ -84,7 +86,9 @@ def _is_whole(folder: Path, sha256: str | None) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return bool(
-        manifest.get("layout") == LAYOUT and sha256 in (None, manifest.get("gguf_sha256")) and sizes == manifest["files"]
+        manifest.get("layout") == LAYOUT
+        and sha256 in (None, manifest.get("gguf_sha256"))
+        and sizes == manifest["files"]
     )
 
 
@@ -92,7 +96,9 @@ def _install(source: Path, sha256: str, folder: Path) -> None:
     """Unpacks beside `folder` and renames; of two processes that do so at once, the second one keeps the first one's."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-", ignore_cleanup_errors=True) as temporary:
+        with tempfile.TemporaryDirectory(
+            dir=folder.parent, prefix=f".{folder.name}-", ignore_cleanup_errors=True
+        ) as temporary:
             fresh = Path(temporary) / "new"
             fresh.mkdir()
             _dequantise(source, fresh)

@@ -64,13 +64,17 @@ class Head:
     softcap: float | None
     compute_dtype: torch.dtype
 
+    def cast(self) -> Head:
+        """The same head with its weight in the compute dtype, for many calls of `logits`."""
+        bias = None if self.bias is None else self.bias.to(self.compute_dtype)
+        return replace(self, weight=self.weight.to(self.compute_dtype), bias=bias)
+
     def logits(self, hidden_mH: Tensor) -> Tensor:
         """Full-vocabulary logits (m, V) in float32, or in float64 for a float64 model."""
         with torch.autocast(hidden_mH.device.type, enabled=False):
-            bias = None if self.bias is None else self.bias.to(self.compute_dtype)
-            logits = nn.functional.linear(
-                hidden_mH.to(self.compute_dtype), self.weight.to(self.compute_dtype), bias
-            ).to(accumulation_dtype(self.compute_dtype))
+            head = self.cast()
+            logits = nn.functional.linear(hidden_mH.to(self.compute_dtype), head.weight, head.bias)
+            logits = logits.to(accumulation_dtype(self.compute_dtype))
             if self.scale != 1.0:
                 logits = logits * self.scale
             if self.softcap is not None:

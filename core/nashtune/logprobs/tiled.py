@@ -17,9 +17,6 @@ from nashtune.logprobs.head import Head, backbone, check_head, find_head
 from nashtune.logprobs.positions import Predicted, collect, model_inputs, predicted, sum_per_sequence
 from nashtune.logprobs.tiles import Tile, tile_bytes, tiled_logprobs
 
-STATISTIC_COPIES = 8  # full-vocabulary float32 rows alive at once: two logits and what a statistic makes of them
-
-
 @dataclass(frozen=True, kw_only=True)
 class TiledFeatures:
     """Hidden states (M, H) at the predicting positions, with the head that reads them."""
@@ -69,14 +66,13 @@ class TiledEngine(LogProbEngine):
     ) -> dict[str, Tensor]:
         """Sums over each completion (N,) of `fn`, called on as many tokens with their full vocabulary as fit in a tile."""
         at = policy.at
-        vocabulary = policy.head.weight.shape[0]
-        rows = max(1, min(self.tokens, STATISTIC_COPIES * self._bytes(policy) // (STATISTIC_COPIES * 4 * vocabulary)))
+        # what `fn` makes of two logits is alive too: peak memory is some eight times the budget of a tile
+        rows = max(1, min(self.tokens, self._bytes(policy) // (4 * policy.head.weight.shape[0])))
+        policy_head, ref_head = policy.head.cast(), ref.head.cast()
         parts: dict[str, list[Tensor]] = {}
         for start in range(0, len(at.target), rows):
             span = slice(start, start + rows)
-            values = fn(
-                policy.head.logits(policy.hidden[span]), ref.head.logits(ref.hidden[span]), at.target[span]
-            )
+            values = fn(policy_head.logits(policy.hidden[span]), ref_head.logits(ref.hidden[span]), at.target[span])
             for name, value in values.items():
                 parts.setdefault(name, []).append(value)
         return {name: sum_per_sequence(torch.cat(part), at) for name, part in parts.items()}

@@ -48,7 +48,7 @@ class Component:
             return f"{who}: api is {self.api!r}; it must be a whole number from 1 to {API}"
         if self.api > API:
             return f"{who} needs plugin API {self.api}, this nashtune has {API}; upgrade nashtune"
-        if self.kind not in KINDS:
+        if not isinstance(self.kind, str) or self.kind not in KINDS:
             return f"'{self.name}' is of unknown kind '{self.kind}'{nearest(str(self.kind), KINDS)}"
         if not isinstance(self.name, str) or not NAME.fullmatch(self.name) or self.name == "none":
             return f"{who}: a name is made of a-z, 0-9 and _, begins with a letter, and is not 'none'"

@@ -83,21 +83,21 @@ class Plugins:
 
     def take(self, record: PluginRecord, offer: Offer) -> None:
         """Enter what a plugin offers under its record, and what is wrong with it."""
-        for component in offer.components:
-            wrong = component.problem()
-            if not offer.failure and wrong is None:
-                record.components.append(component)
-            if wrong is not None:
-                record.complain(wrong, "refused")
         for problem in offer.problems:
             record.complain(str(problem), "refused")
+        for component in offer.components:
+            wrong = component.problem()
+            if wrong is not None:
+                record.complain(wrong, "refused")
+                self.registry.refuse(component, f"plugin '{record.name}' {record.version}: {wrong}")
+            elif not offer.failure:
+                record.components.append(component)
         if offer.failure:
             record.complain(offer.failure, "failed")
-        else:
-            record.spec_dirs = offer.spec_dirs
-        for component in offer.components:
-            if component not in record.components:
+            for component in offer.components:
                 self.registry.refuse(component, record.line())
+            return
+        record.spec_dirs = offer.spec_dirs
         for component in tuple(record.components):
             entry = Registered(component, record.name, record.version)
             for loser, reason in self.registry.add(entry, own=record.dist == OWN):
@@ -131,7 +131,7 @@ def load_plugins() -> Plugins:
     """
     plugins = discover(entry_points(group=hookspecs.GROUP), os.environ)
     wrong = [record for record in plugins.records if record.status in ("failed", "refused")]
-    if wrong and strict(os.environ):
+    if strict(os.environ) and wrong:
         raise InputError(f"{STRICT}=1: " + "; ".join(record.line() for record in wrong))
     absent = [record for record in plugins.records if record.status == "blocked" and record.reason]
     for record in wrong + absent:
@@ -165,7 +165,7 @@ def discover(found: Iterable[EntryPoint], environ: Mapping[str, str]) -> Plugins
         reason = "nashtune is on the path but not installed, so its methods are not found; run `pip install -e .`"
         plugins.records.append(PluginRecord("builtin", OWN, nashtune.__version__, "failed", reason))
     for point in points:
-        record = PluginRecord(point.name, _dist(point), point.dist.version if point.dist else "")
+        record = PluginRecord(point.name, _dist(point), (point.dist and point.dist.version) or "")
         taken = next((other for other in plugins.records if other.name == point.name), None)
         plugins.records.append(record)
         if point.name in blocked:
@@ -191,4 +191,5 @@ def discover(found: Iterable[EntryPoint], environ: Mapping[str, str]) -> Plugins
 
 
 def _dist(point: EntryPoint) -> str:
-    return re.sub(r"[-_.]+", "-", point.dist.name).lower() if point.dist else ""
+    name = point.dist.name if point.dist else None
+    return re.sub(r"[-_.]+", "-", name).lower() if name else ""  # damaged metadata has no name

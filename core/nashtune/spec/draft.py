@@ -77,7 +77,9 @@ class Draft:
         value = getattr(value, "text", value)  # typed on the command line as --spec.loss.name
         if not isinstance(value, str):
             dotted = ".".join(path)
-            raise InputError(f"{where}: {dotted} takes a component's name or {{name: ..., option: value}}, found {describe(value)}")
+            raise InputError(
+                f"{where}: {dotted} takes a component's name or {{name: ..., option: value}}, found {describe(value)}"
+            )
         before = self.leaves.get((*path, "name"))
         if before is None or before.value != value:
             self._drop(path)

@@ -157,7 +157,9 @@ def _value(node: Any, path: KeyPath, lines: dict[KeyPath, int], source: str, abo
     raise InputError(f"{source}:{line}: the tag {tag} is not read: a spec holds plain data, no code")
 
 
-def _mapping(node: Any, path: KeyPath, lines: dict[KeyPath, int], source: str, above: tuple[int, ...]) -> dict[str, Any]:
+def _mapping(
+    node: Any, path: KeyPath, lines: dict[KeyPath, int], source: str, above: tuple[int, ...]
+) -> dict[str, Any]:
     data: dict[str, Any] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1

@@ -72,7 +72,9 @@ def _listed(sub: str | None) -> list[Listed]:
     for plugin, folder in load_plugins().spec_dirs():
         place = folder / sub if sub else folder
         if place.is_dir():
-            found += [Listed(Path(file.name).stem, plugin, file) for file in place.iterdir() if file.name.endswith(ENDINGS)]
+            found += [
+                Listed(Path(file.name).stem, plugin, file) for file in place.iterdir() if file.name.endswith(ENDINGS)
+            ]
     return sorted(found, key=lambda listed: (listed.name, listed.plugin))
 
 
@@ -93,5 +95,7 @@ def _find(name: str, listing: Callable[[], list[Listed]], what: str, step: str) 
         raise InputError(f"{what} '{name}' is given by {both}; give the path of the one you mean")
     if not found:
         hint = nearest(name, [listed.name for listed in known])
-        raise InputError(f"no {what} is called '{name}'{hint}; {step}, or give a path that ends in .yaml{load_plugins().note()}")
+        raise InputError(
+            f"no {what} is called '{name}'{hint}; {step}, or give a path that ends in .yaml{load_plugins().note()}"
+        )
     return found[0].file

@@ -1,9 +1,6 @@
-"""Checks a value against an annotation that was read as text, so that the class itself need not be imported.
+"""What an option accepts: checks a value, says in words what was expected, and gives the JSON schema.
 
-The vocabulary is what a component's constructor may use: `bool`, `int`, `float`, `str`, `None`, `Any`, `X | Y`, `Optional`,
-`Union`, `Literal`, `list`, `tuple`, `dict` and their abstract names, and the restricted types of `jsonargparse.typing`. Any
-other name is asked of a lookup (a dataclass, for nested settings) and otherwise left to the class itself when it is built.
-The JSON schema comes from the same objects, so an editor and the command line cannot disagree.
+One object does all three, so that an editor and the command line cannot disagree.
 """
 
 from __future__ import annotations
@@ -76,7 +73,7 @@ class Type(ABC):
 
 
 @dataclass(frozen=True)
-class Anything(Type):
+class _Anything(Type):
     """No restriction: an annotation outside the vocabulary."""
 
     def check(self, value: Any) -> Any:
@@ -90,7 +87,7 @@ class Anything(Type):
 
 
 @dataclass(frozen=True)
-class Constant(Type):
+class _Constant(Type):
     """Truth values, text or null."""
 
     type: type
@@ -112,7 +109,7 @@ class Constant(Type):
 
 
 @dataclass(frozen=True)
-class Number(Type):
+class _Number(Type):
     """A finite number within limits."""
 
     type: type
@@ -143,7 +140,7 @@ class Number(Type):
 
 
 @dataclass(frozen=True)
-class Choice(Type):
+class _Choice(Type):
     """One of a few literals."""
 
     values: tuple[Any, ...]
@@ -167,7 +164,7 @@ class Choice(Type):
 
 
 @dataclass(frozen=True)
-class Items(Type):
+class _Items(Type):
     """A list; with `fixed`, of that many items, each of its own type."""
 
     item: Type
@@ -184,7 +181,7 @@ class Items(Type):
 
     def expected(self) -> str:
         if self.fixed is None:
-            return "a list" if isinstance(self.item, Anything) else f"a list, each item {self.item.expected()}"
+            return "a list" if isinstance(self.item, _Anything) else f"a list, each item {self.item.expected()}"
         return f"a list of {len(self.fixed)}: {', '.join(type_.expected() for type_ in self.fixed)}"
 
     def schema(self) -> dict[str, Any]:
@@ -196,7 +193,7 @@ class Items(Type):
 
 
 @dataclass(frozen=True)
-class Table(Type):
+class _Table(Type):
     """A mapping with text keys."""
 
     item: Type
@@ -216,7 +213,7 @@ class Table(Type):
 
 
 @dataclass(frozen=True)
-class Either(Type):
+class _Either(Type):
     """One of several types; the first that fits."""
 
     options: tuple[Type, ...]
@@ -230,16 +227,18 @@ class Either(Type):
                 wrong.append(mismatch)
         # A mapping or list that fits but for one part: that part's own message says more.
         deeper = next((mismatch for mismatch in wrong if mismatch.path), None)
-        options = [option for option in self.options if option != Constant(type(None))]
+        options = [option for option in self.options if option != _Constant(type(None))]
         raise deeper or (wrong[self._order(value).index(options[0])] if len(options) == 1 else self._refuse(value))
 
     def _order(self, value: Any) -> Sequence[Type]:
         # "5" typed for `str | int` is the number: text takes whatever nothing else takes. The word `none` is null
         # unless text is accepted, too.
-        takes_text = Constant(str) in self.options
+        takes_text = _Constant(str) in self.options
         if isinstance(value, Typed):
-            return sorted(self.options, key=lambda option: option == Constant(str))
-        return sorted(self.options, key=lambda option: takes_text and option == Constant(type(None)) and value == "none")
+            return sorted(self.options, key=lambda option: option == _Constant(str))
+        return sorted(
+            self.options, key=lambda option: takes_text and option == _Constant(type(None)) and value == "none"
+        )
 
     def expected(self) -> str:
         return " or ".join(option.expected() for option in self.options)
@@ -272,88 +271,3 @@ def describe(value: Any) -> str:
     return repr(value)
 
 
-Lookup = Callable[[str], "Type | None"]
-
-
-def parse(annotation: str, lookup: Lookup = lambda name: None) -> Type:
-    """The type of an annotation such as `"PositiveFloat | None"`.
-
-    Args:
-        annotation: Source text; "" stands for none.
-        lookup: Gives the type of a name outside the vocabulary, or None.
-    """
-    try:
-        return _type(ast.parse(annotation.strip() or "Any", mode="eval").body, lookup)
-    except SyntaxError:
-        return Anything()
-
-
-def _type(node: ast.expr, lookup: Lookup) -> Type:
-    match node:
-        case ast.Constant(value=None):
-            return Constant(type(None))
-        case ast.Constant(value=str(text)):
-            return parse(text, lookup)
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _either([_type(left, lookup), _type(right, lookup)])
-        case ast.Subscript(value=generic, slice=inner):
-            parts = list(inner.elts) if isinstance(inner, ast.Tuple) else [inner]
-            return _generic(_name(generic), parts, lookup)
-        case ast.Call(func=func, args=[_, ast.Name(id=base), limits, *_]) if _name(func) == "restricted_number_type":
-            return _restricted(base, ast.literal_eval(limits))
-        case ast.Name() | ast.Attribute():
-            return _named(_name(node), lookup)
-    return Anything()
-
-
-def _name(node: ast.expr) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-
-
-def _named(name: str, lookup: Lookup) -> Type:
-    if name in RESTRICTED:
-        return Number(*RESTRICTED[name])
-    if name in ("int", "float"):
-        return Number(int if name == "int" else float)
-    if name in ("str", "bool"):
-        return Constant(str if name == "str" else bool)
-    if name in ("list", "List", "Sequence", "tuple", "Tuple", "Iterable"):
-        return Items(Anything())
-    if name in ("dict", "Dict", "Mapping"):
-        return Table(Anything())
-    return lookup(name) or Anything()
-
-
-def _generic(name: str, parts: list[ast.expr], lookup: Lookup) -> Type:
-    if name == "Literal":
-        try:
-            return Choice(tuple(ast.literal_eval(part) for part in parts))
-        except ValueError:
-            return Anything()
-    types = [_type(part, lookup) for part in parts]
-    match name:
-        case "Optional":
-            return _either([*types, Constant(type(None))])
-        case "Union":
-            return _either(types)
-        case "Annotated" | "Final":
-            return types[0]
-        case "list" | "List" | "Sequence" | "Iterable":
-            return Items(types[0])
-        case "tuple" | "Tuple" if isinstance(parts[-1], ast.Constant) and parts[-1].value is Ellipsis:
-            return Items(types[0])
-        case "tuple" | "Tuple":
-            return Items(Anything(), tuple(types))
-        case "dict" | "Dict" | "Mapping":
-            return Table(types[-1])
-    return Anything()
-
-
-def _restricted(base: str, limits: Any) -> Type:
-    limits = [limits] if isinstance(limits, tuple) else limits
-    return Number(int if base == "int" else float, tuple((sign, limit) for sign, limit in limits))
-
-
-def _either(types: Sequence[Type]) -> Type:
-    flat = [part for type_ in types for part in (type_.options if isinstance(type_, Either) else (type_,))]
-    return Either(tuple(dict.fromkeys(flat)))

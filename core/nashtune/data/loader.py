@@ -1,0 +1,159 @@
+"""Loaders over rows that are in memory already. Plain iterables on purpose, no `torch.utils.data.DataLoader`.
+
+Lightning re-creates DataLoaders (distributed samplers, `predict`), a DataLoader draws from the global random generator when
+its iterator is made, and there is nothing here for worker processes to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from nashtune.data.order import BatchOrder
+from nashtune.data.tokenise import TokenRow
+from nashtune.errors import InputError
+from nashtune.interfaces.batch import TokenBatch
+
+Collate = Callable[[Sequence[tuple[int, TokenRow]]], TokenBatch]
+
+
+class RowLoader:
+    """Micro-batches in a fixed order.
+
+    Args:
+        rows: The tokenised rows.
+        order: Which of them go into which micro-batch.
+        collate: Makes a batch of (index, row).
+    """
+
+    def __init__(self, rows: Sequence[TokenRow], order: BatchOrder, collate: Collate) -> None:
+        self.rows = rows
+        self.order = order
+        self.collate = collate
+
+    def __len__(self) -> int:
+        """Micro-batches of an epoch."""
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[TokenBatch]:
+        """The micro-batches of one pass."""
+        return (self.load(0, index) for index in range(len(self)))
+
+    def load(self, epoch: int, index: int) -> TokenBatch:
+        """One micro-batch."""
+        return self.collate([(row, self.rows[row]) for row in self.order.batch(epoch, index)])
+
+
+class TrainLoader(RowLoader):
+    """Shuffled micro-batches that can be taken up again in the middle of an epoch.
+
+    Lightning calls `set_epoch`, saves `state_dict` in a checkpoint and hands it back before the first batch. The state is
+    counted in rows on all ranks, and taken from the trainer's count of *processed* batches: what the iterator has handed out
+    may be ahead of what was trained on.
+
+    Args:
+        rows: The tokenised rows.
+        order: Which of them go into which micro-batch.
+        collate: Makes a batch of (index, row).
+        fingerprint: Of the data; a state is only valid for the same data.
+        processed: The trainer's number of processed batches since the run began, over all epochs.
+        per_epoch: Micro-batches that the trainer takes from an epoch (`trainer.limit_train_batches`).
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[TokenRow],
+        order: BatchOrder,
+        collate: Collate,
+        *,
+        fingerprint: str,
+        processed: Callable[[], int],
+        per_epoch: int,
+    ) -> None:
+        super().__init__(rows, order, collate)
+        self._fingerprint = fingerprint
+        self._processed = processed
+        self._per_epoch = per_epoch
+        self._epoch = 0
+        self._resume: tuple[int, int] | None = None  # epoch and first batch, from a checkpoint, not begun yet
+        self._pass: tuple[int, int, int] | None = None  # epoch, first batch, and the trainer's count when it began
+
+    @property
+    def sampler(self) -> TrainLoader:
+        """Where Lightning looks for `set_epoch`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch the next pass is."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[TokenBatch]:
+        """The rest of the epoch after a resume, else the whole epoch.
+
+        A generator: the position is read when the first batch is asked for, because Lightning makes an iterator before it
+        calls `set_epoch`, and may drop it for another one.
+        """
+        epoch, first = self._resume or (self._epoch, 0)
+        if epoch != self._epoch:
+            raise RuntimeError(f"the loader resumes in epoch {epoch}, the trainer in epoch {self._epoch}")
+        self._resume = None
+        self._pass = (epoch, first, self._processed())
+        for index in range(first, len(self)):
+            yield self.load(epoch, index)
+
+    def position(self) -> tuple[int, int]:
+        """Epoch and index of the first micro-batch that was not processed yet."""
+        if self._resume is not None:
+            return self._resume
+        if self._pass is None:
+            return self._epoch, 0
+        epoch, first, before = self._pass
+        index = first + self._processed() - before
+        return (epoch, index) if index < self._per_epoch else (epoch + 1, 0)
+
+    def _identity(self) -> dict[str, Any]:
+        order = self.order
+        return {
+            "fingerprint": self._fingerprint,
+            "rows": order.size,
+            "seed": order.seed,
+            "shuffle": order.shuffle,
+            "global_batch_size": order.batch_size * order.world_size,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Epoch, rows consumed in it on all ranks, and what data and order these belong to. Plain numbers and strings."""
+        epoch, index = self.position()
+        return {"epoch": epoch, "samples": self.order.bounds[index], **self._identity()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where the state says.
+
+        Raises:
+            InputError: the state belongs to other data, another seed or another global batch size.
+        """
+        check_same_data(state, self._identity())
+        self._resume = (int(state["epoch"]), self.order.index_at(int(state["samples"])))
+
+
+def check_same_data(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with other data or in another order.
+
+    Raises:
+        InputError: saying what differs and what to do.
+    """
+    advice = {
+        "fingerprint": "data.train: the checkpoint was made with other training data (other rows, tokenizer, template, "
+        "max_length or labels)",
+        "rows": "data.train: the checkpoint was made with {saved} rows, these are {now}",
+        "seed": "seed_everything: the checkpoint was made with seed {saved}, this run has {now}",
+        "shuffle": "trainer.overfit_batches: the checkpoint was made with shuffle {saved}, this run has {now}",
+        "global_batch_size": "data.batch_size: the checkpoint was made with {saved} rows per micro-batch on all ranks "
+        "(batch_size times devices), this run has {now}",
+    }
+    for name, text in advice.items():
+        if name in saved and saved[name] != now[name]:
+            raise InputError(
+                f"{text.format(saved=saved[name], now=now[name])}; give what the checkpoint was made with, or start a new run "
+                "without --ckpt_path"
+            )

@@ -1,0 +1,93 @@
+"""Which rows a micro-batch holds: a pure function of (seed, epoch, batch index), so that a run resumes anywhere.
+
+Ranks share a *global block* of `batch_size * world_size` rows at every micro-batch step. A block's rows are the same however
+many ranks there are, as long as the product stays the same. No row is repeated and none is left out, so the mean over an epoch
+is the mean over the data. The last block may be smaller: it is split as evenly as possible, and when it has too few rows for
+every rank it joins the block before it. (That is the one place where the number of ranks changes a block's rows.)
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from nashtune.errors import InputError
+
+
+@lru_cache(maxsize=4)
+def permutation(size: int, seed: int, epoch: int) -> tuple[int, ...]:
+    """Order of `size` rows in an epoch. NumPy's generators give the same order on every platform."""
+    order: list[int] = np.random.default_rng([seed, epoch]).permutation(size).tolist()
+    return tuple(order)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOrder:
+    """The micro-batches of an epoch, for one rank.
+
+    Args:
+        size: Rows of the data set.
+        batch_size: Rows of a micro-batch on one rank.
+        seed: Of the permutations, >= 0.
+        shuffle: A new permutation each epoch; else the rows' own order.
+        rank: This process among the data-parallel ones.
+        world_size: Number of them.
+        least: Fewest rows a rank must get: 2 where examples are compared within a micro-batch.
+
+    Raises:
+        InputError: fewer rows than the ranks need.
+    """
+
+    size: int
+    batch_size: int
+    seed: int = 0
+    shuffle: bool = True
+    rank: int = 0
+    world_size: int = 1
+    least: int = 1
+
+    def __post_init__(self) -> None:
+        needed = self.least * self.world_size
+        if self.size < needed:
+            raise InputError(
+                f"data: {self.size} rows are too few for {self.world_size} ranks with at least {self.least} each; "
+                f"give {needed} rows or more, or use fewer devices"
+            )
+
+    @cached_property
+    def bounds(self) -> tuple[int, ...]:
+        """First row of each global block, counted from the epoch's start, and the number of rows at the end."""
+        starts = list(range(0, self.size, self.batch_size * self.world_size))
+        if len(starts) > 1 and self.size - starts[-1] < self.least * self.world_size:
+            starts.pop()
+        return (*starts, self.size)
+
+    def __len__(self) -> int:
+        """Micro-batches of an epoch; the same on every rank."""
+        return len(self.bounds) - 1
+
+    def batch(self, epoch: int, index: int) -> tuple[int, ...]:
+        """Rows of this rank's micro-batch `index` of an epoch."""
+        start, stop = self.bounds[index], self.bounds[index + 1]
+        each, larger = divmod(stop - start, self.world_size)
+        first = start + self.rank * each + min(self.rank, larger)
+        last = first + each + (self.rank < larger)
+        return permutation(self.size, self.seed, epoch)[first:last] if self.shuffle else tuple(range(first, last))
+
+    def rows_between(self, first: int, last: int) -> int:
+        """Rows on all ranks of the micro-batches first, ..., last - 1."""
+        return self.bounds[min(last, len(self))] - self.bounds[first]
+
+    def index_at(self, sample: int) -> int:
+        """The micro-batch that begins after `sample` rows of the epoch on all ranks.
+
+        Raises:
+            ValueError: no micro-batch begins there.
+        """
+        index = bisect_left(self.bounds, sample)
+        if index == len(self.bounds) or self.bounds[index] != sample:
+            raise ValueError(f"no micro-batch begins after {sample} rows")
+        return index

@@ -1,0 +1,184 @@
+"""The one way from a name, a file or plain data to a checked spec, and from a checked spec to objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nashtune.errors import InputError, nearest
+from nashtune.plugins.static import class_info, load_class
+from nashtune.spec.components import resolve_component
+from nashtune.spec.crosscheck import cross_check
+from nashtune.spec.draft import Draft, Leaf
+from nashtune.spec.findings import Collector
+from nashtune.spec.loader import Located, display, read_yaml
+from nashtune.spec.locate import find_spec, is_path
+from nashtune.spec.model import ABOUT, ABOUT_KINDS, NONE, ComponentSpec, OptimizerSpec, Spec
+from nashtune.spec.overrides import Override
+from nashtune.spec.settings import check_options
+from nashtune.spec.types import Choice, Constant, Mismatch, describe
+
+BASE = "base"
+
+
+def resolve(source: str | Path | Mapping[str, Any] | Located, overrides: Sequence[Override] = ()) -> Spec:
+    """Check a spec and fill in every default. Imports no torch.
+
+    Args:
+        source: A name, a path, a mapping in the form of `Spec.to_dict` (from a checkpoint or a run file), or such a mapping
+            with its positions.
+        overrides: Settings on top, in order; a later one wins.
+
+    Raises:
+        InputError: what is wrong, all of it, each with where it was written.
+    """
+    located, name = _read(source)
+    draft = Draft()
+    _layers(located, draft)
+    for override in overrides:
+        draft.put(override)
+    return finish(draft, name, located.source)
+
+
+def _read(source: str | Path | Mapping[str, Any] | Located) -> tuple[Located, str]:
+    """The outermost layer, and the name it has by its file."""
+    if isinstance(source, Located):
+        return source, ""
+    if isinstance(source, Mapping):
+        return Located(dict(source), "spec"), ""
+    file = find_spec(str(source)) if isinstance(source, str) else source
+    located = read_yaml(file)
+    if located.data is None:
+        raise InputError(f"{located.source}: is empty; a spec names at least a loss")
+    if isinstance(located.data, Mapping) and "spec" in located.data and "loss" not in located.data:
+        return _of_run_file(located)
+    if isinstance(located.data, Mapping) and "name" in located.data:
+        raise InputError(f"{located.where(('name',))}: a spec's name is the name of its file; remove the key")
+    return located, Path(file.name).stem
+
+
+def _of_run_file(located: Located) -> tuple[Located, str]:
+    """The spec inside a run's saved config."""
+    inner = located.section("spec")
+    if isinstance(inner.data, str):
+        return _read(inner.data)
+    if not isinstance(inner.data, Mapping) or "loss" not in inner.data:
+        raise InputError(f"{inner.where()}: this is a run file and holds no whole spec; give it with --config")
+    return inner, ""
+
+
+def _layers(located: Located, draft: Draft) -> None:
+    """Put a file's base and the file itself into the draft."""
+    if isinstance(located.data, Mapping) and BASE in located.data:
+        where, base = located.where((BASE,)), located.data[BASE]
+        if not isinstance(base, str):
+            raise InputError(f"{where}: base takes the name or path of one spec, found {describe(base)}")
+        beside = Path(located.source).parent / base  # a path is meant from where the file lies
+        try:
+            under = read_yaml(find_spec(str(beside) if is_path(base) and not Path(base).is_absolute() else base))
+        except InputError as error:
+            raise InputError(f"{where}: base: {error}") from error
+        if isinstance(under.data, Mapping) and BASE in under.data:
+            raise InputError(
+                f"{where}: base '{base}' has a base itself ({under.where((BASE,))}); only one level is allowed"
+            )
+        draft.layer(under)
+        lines = dict(located.lines)
+        located = Located({key: value for key, value in located.data.items() if key != BASE}, located.source, lines)
+    draft.layer(located)
+
+
+def finish(draft: Draft, name: str, source: str) -> Spec:
+    """Resolve and check what the layers came to.
+
+    Raises:
+        InputError: what is wrong, all of it.
+    """
+    found = Collector()
+    own = draft.leaves.get(("name",), Leaf(name or "unnamed", source))
+    if not isinstance(own.value, str):
+        found.add(f"{own.where}: name takes text, found {describe(own.value)}")
+    about = _about(draft, found)
+    optimizer = _optimizer(draft, source, found)
+    single = {
+        section: resolve_component(draft, (section,), found)
+        for section in ("loss", "kl", "oracle", "sampler", "pairing", "schedule")
+    }
+    references = {ref: resolve_component(draft, ("references", ref), found) for ref in draft.references()}
+    loss, schedule = single.pop("loss"), single.pop("schedule")
+    if not draft.below("schedule"):
+        draft.leaves["schedule", "name"] = Leaf("offline", source)
+        schedule = resolve_component(draft, ("schedule",), found)
+        del draft.leaves["schedule", "name"]
+    for section, component in (("loss", loss), ("schedule", schedule)):
+        leaf = draft.below(section).get("name")
+        if component is None and (leaf is None or leaf.value == NONE):
+            found.add(f"{leaf.where if leaf else source}: every spec needs a {section}; add `{section}: NAME`")
+    found.close()
+    assert loss is not None and schedule is not None, "a component that is None without a finding"
+    spec = Spec(
+        name=own.value,
+        about=about,
+        loss=loss,
+        references={ref: component for ref, component in references.items() if component is not None},
+        schedule=schedule,
+        optimizer=optimizer,
+        places={path: leaf.where for path, leaf in draft.leaves.items()},
+        file=source,
+        **single,
+    )
+    cross_check(spec, found)
+    found.close()
+    return spec
+
+
+def _about(draft: Draft, found: Collector) -> dict[str, str]:
+    about = {}
+    for key, leaf in draft.below("about").items():
+        if key not in ABOUT:
+            found.add(f"{leaf.where}: about.{key} is not known{nearest(key, ABOUT)}")
+            continue
+        try:
+            about[key] = (Choice(ABOUT_KINDS) if key == "kind" else Constant(str)).check(leaf.value)
+        except Mismatch as mismatch:
+            found.add(f"{leaf.where}: about.{key}: {mismatch}")
+    return about
+
+
+def _optimizer(draft: Draft, source: str, found: Collector) -> OptimizerSpec:
+    leaves = draft.below("optimizer")
+    info = class_info("nashtune.spec.model:OptimizerSpec")
+    before = len(found.lines)
+    values = check_options(
+        {key: leaf.value for key, leaf in leaves.items()},
+        info,
+        what="optimizer",
+        who="optimizer",
+        where=lambda key=None, *below: leaves[key].where if key in leaves else source,
+        found=found,
+    )
+    if len(found.lines) > before:
+        return OptimizerSpec()
+    betas = tuple(values["betas"])
+    if max(betas) >= 1:
+        found.add(
+            f"{leaves['betas'].where}: optimizer.betas: expected two numbers >= 0 and < 1, found {describe(betas)}"
+        )
+    if values["name"] != "adamw" and "betas" in leaves:
+        found.add(f"{leaves['betas'].where}: optimizer.betas is not read by {values['name']}; remove it")
+    return OptimizerSpec(**{**values, "betas": betas})
+
+
+def build(component: ComponentSpec) -> object:
+    """Import a component's class and construct it. From here on torch may be loaded.
+
+    Raises:
+        InputError: the class cannot be imported, does not implement its interface, or refuses its arguments.
+    """
+    cls = load_class(component.target, component.kind)
+    try:
+        return cls(**component.args)
+    except (ValueError, TypeError) as error:
+        where = f"{component.where}: " if component.where else ""
+        raise InputError(f"{where}{component.kind} '{component.name}': {error}") from error

@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import entry_points
+
+import pytest
+
+import nashtune
+from nashtune.errors import InputError
+from nashtune.plugins.manager import PluginRecord, Plugins, discover, load_plugins
+
+GOOD = """
+    from nashtune.plugins import Component, hookimpl
+
+    @hookimpl
+    def nashtune_components():
+        return [Component("loss", "{name}", "{name}_pkg:Loss")]
+"""
+
+
+def found(**environ: str) -> Plugins:
+    return discover(entry_points(group="nashtune"), environ)
+
+
+def record(plugins: Plugins, name: str) -> PluginRecord:
+    [one] = [one for one in plugins.records if one.name == name]
+    return one
+
+
+def test_core_comes_first_then_the_built_in_set_then_others_by_name(site):
+    for name in ("zeta", "alpha"):
+        site.dist(f"{name}-dist", **{name: f"{name}_pkg"})
+        site.file(f"{name}_pkg.py", GOOD.format(name=name))
+    assert [one.name for one in found().records] == ["nashtune", "builtin", "alpha", "zeta"]
+
+
+def test_a_third_party_component_is_known_by_name_with_its_version(site):
+    site.dist("acme-losses", "2.1", acme="acme_pkg")
+    site.file("acme_pkg.py", GOOD.format(name="acme"))
+    plugins = found()
+    one = record(plugins, "acme")
+    assert (one.dist, one.version, one.status, one.reason) == ("acme-losses", "2.1", "ok", "")
+    entry = plugins.registry.get("loss", "acme")
+    assert (entry.plugin, entry.version, entry.component.target) == ("acme", "2.1", "acme_pkg:Loss")
+
+
+def test_the_core_gives_its_general_components_under_its_own_name():
+    plugins = found()
+    entry = plugins.registry.get("kl", "fixed")
+    assert (entry.plugin, entry.version) == ("nashtune", nashtune.__version__)
+
+
+def test_spec_folders_are_listed_with_their_plugin(site):
+    site.dist("acme", acme="acme_pkg")
+    site.file("acme_specs/one.yaml", "loss: acme")
+    site.file(
+        "acme_pkg.py",
+        """
+        from pathlib import Path
+        from nashtune.plugins import hookimpl
+
+        @hookimpl
+        def nashtune_spec_dirs():
+            return [Path(__file__).parent / "acme_specs"]
+        """,
+    )
+    assert found().spec_dirs()[-1] == ("acme", site.folder / "acme_specs")
+
+
+BROKEN = {
+    "an import that fails": ("import not_there_at_all", "ModuleNotFoundError: No module named 'not_there_at_all'"),
+    "an exit at import": ("raise SystemExit(3)", "SystemExit: 3"),
+    "a syntax error": ("def f(:", "SyntaxError"),
+    "a hook that raises": (
+        """
+        from nashtune.plugins import hookimpl
+
+        @hookimpl
+        def nashtune_components():
+            raise RuntimeError("no licence")
+        """,
+        "RuntimeError: no licence",
+    ),
+    "a hook with an argument it is not given": (
+        """
+        from nashtune.plugins import hookimpl
+
+        @hookimpl
+        def nashtune_components(registry):
+            return []
+        """,
+        "Argument(s) {'registry'}",
+    ),
+    "a misspelt hook": (
+        """
+        from nashtune.plugins import hookimpl
+
+        @hookimpl
+        def nashtune_component():
+            return []
+        """,
+        "'nashtune_component' is not a hook of nashtune; did you mean 'nashtune_components'?",
+    ),
+    "a hook without its mark": ("def nashtune_components(): return []", "put @hookimpl"),
+    "a hook that gives no list": (
+        """
+        from nashtune.plugins import Component, hookimpl
+
+        @hookimpl
+        def nashtune_components():
+            return Component("loss", "broken", "a:B")
+        """,
+        "it must give a list",
+    ),
+    "a hook that gives something else": (
+        """
+        from nashtune.plugins import hookimpl
+
+        @hookimpl
+        def nashtune_components():
+            return [("loss", "broken", "a:B")]
+        """,
+        "it must give Component objects",
+    ),
+    "a spec folder that is not there": (
+        """
+        from pathlib import Path
+        from nashtune.plugins import hookimpl
+
+        @hookimpl
+        def nashtune_spec_dirs():
+            return [Path(__file__).parent / "nowhere"]
+        """,
+        "which is not a folder",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_plugin_is_recorded_and_the_others_go_on(site, what):
+    text, said = BROKEN[what]
+    site.dist("broken-dist", "0.3", broken="broken_pkg")
+    site.file("broken_pkg.py", text)
+    site.dist("zeta", zeta="zeta_pkg")
+    site.file("zeta_pkg.py", GOOD.format(name="zeta"))
+    plugins = found()
+    one = record(plugins, "broken")
+    assert one.status == "failed"
+    assert said in one.reason and "\n" not in one.reason
+    assert not one.components and not one.spec_dirs
+    assert plugins.registry.get("loss", "zeta").plugin == "zeta"
+    with pytest.raises(InputError, match=r"plugin 'broken' \(broken-dist 0.3\) failed: .*run `nashtune plugins`"):
+        plugins.registry.get("loss", "surely_unknown")
+
+
+def test_a_component_of_a_plugin_that_failed_elsewhere_says_so_by_name(site):
+    site.dist("half", half="half_pkg")
+    site.file("half_pkg.py", GOOD.format(name="half") + "\n    @hookimpl\n    def nashtune_spec_dir():\n        return []\n")
+    with pytest.raises(InputError, match=r"loss 'half' cannot be used: plugin 'half' failed: .*'nashtune_spec_dir'"):
+        found().registry.get("loss", "half")
+
+
+def test_a_hook_of_a_later_nashtune_may_be_marked_optional(site):
+    site.dist("later", later="later_pkg")
+    site.file(
+        "later_pkg.py",
+        GOOD.format(name="later") + "\n    @hookimpl(optionalhook=True)\n    def nashtune_games():\n        return []\n",
+    )
+    assert record(found(), "later").status == "ok"
+
+
+def test_too_new_a_component_is_refused_with_the_upgrade_hint_and_its_neighbour_works(site):
+    site.dist("newer", "3.0", newer="newer_pkg")
+    site.file(
+        "newer_pkg.py",
+        """
+        from nashtune.plugins import Component, hookimpl
+
+        @hookimpl
+        def nashtune_components():
+            return [Component("loss", "old_one", "n:A"), Component("loss", "new_one", "n:B", api=2)]
+        """,
+    )
+    plugins = found()
+    one = record(plugins, "newer")
+    assert one.status == "refused"
+    assert "needs plugin API 2, this nashtune has 1; upgrade nashtune" in one.reason
+    assert [component.name for component in one.components] == ["old_one"]
+    with pytest.raises(InputError, match=r"loss 'new_one' cannot be used: plugin 'newer' 3.0: .*upgrade nashtune"):
+        plugins.registry.get("loss", "new_one")
+
+
+def test_an_unknown_kind_is_recorded_with_the_nearest(site):
+    site.dist("typo", typo="typo_pkg")
+    site.file("typo_pkg.py", GOOD.format(name="typo").replace('"loss"', '"lose"'))
+    one = record(found(), "typo")
+    assert one.status == "refused" and "did you mean 'loss'?" in one.reason
+
+
+def test_a_name_of_the_core_stays_with_it(site):
+    site.dist("clash", clash="clash_pkg")
+    site.file("clash_pkg.py", GOOD.format(name="fixed").replace('"loss"', '"kl"'))
+    plugins = found()
+    one = record(plugins, "clash")
+    assert one.status == "refused" and "plugin 'nashtune'" in one.reason and "plugin 'clash'" in one.reason
+    assert plugins.registry.get("kl", "fixed").plugin == "nashtune"
+
+
+def test_two_others_with_one_name_are_both_recorded_and_using_it_is_an_error(site):
+    for name in ("one", "two"):
+        site.dist(name, **{name: f"{name}_pkg"})
+        site.file(f"{name}_pkg.py", GOOD.format(name="same"))
+    plugins = found()
+    for name in ("one", "two"):
+        assert record(plugins, name).status == "refused"
+        assert record(plugins, name).components == []
+    with pytest.raises(InputError, match=r"plugin 'one' .* and by plugin 'two'"):
+        plugins.registry.get("loss", "same")
+    freed = found(NASHTUNE_BLOCK="two")
+    assert freed.registry.get("loss", "same").plugin == "one"
+
+
+def test_a_plugin_name_that_is_taken_is_refused_naming_both(site):
+    site.dist("impostor", "6.6", builtin="impostor_pkg")
+    site.file("impostor_pkg.py", GOOD.format(name="impostor"))
+    [own, other] = [one for one in found().records if one.name == "builtin"]
+    assert own.dist == "nashtune" and own.status == "ok"
+    assert other.status == "failed" and "already used by nashtune" in other.reason and "impostor" in other.reason
+
+
+def test_a_distribution_that_is_on_the_path_twice_counts_once(site, tmp_path, monkeypatch):
+    site.dist("Acme.Losses", "2.0", acme="acme_pkg")
+    site.file("acme_pkg.py", GOOD.format(name="acme"))
+    other = type(site)(tmp_path / "behind")
+    other.dist("acme-losses", "1.0", acme="acme_pkg")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(other.folder)])
+    assert record(found(), "acme").version == "2.0"
+
+
+def test_blocking_by_entry_point_name_never_imports_the_plugin(site):
+    site.dist("acme", acme="acme_pkg")
+    site.file("acme_pkg.py", "raise RuntimeError('imported')")
+    plugins = found(NASHTUNE_BLOCK=" acme, ")
+    assert record(plugins, "acme").status == "blocked"
+    assert "acme_pkg" not in sys.modules
+    assert "plugin 'acme' is blocked by NASHTUNE_BLOCK" in plugins.note()
+
+
+def test_the_built_in_set_can_be_blocked():
+    plugins = found(NASHTUNE_BLOCK="builtin")
+    assert record(plugins, "builtin").status == "blocked"
+    assert plugins.registry.names("kl") == ["fixed"]
+
+
+def test_blocking_a_name_that_nobody_has_is_said(site):
+    one = record(found(NASHTUNE_BLOCK="bultin"), "bultin")
+    assert one.status == "blocked" and "did you mean 'builtin'?" in one.reason
+
+
+def test_nashtune_without_its_distribution_says_how_to_install_it():
+    plugins = discover([], {})
+    assert "pip install -e ." in record(plugins, "builtin").reason
+    assert plugins.registry.get("kl", "fixed").plugin == "nashtune"
+
+
+def test_each_problem_is_said_once_on_one_line_of_stderr(site, capsys):
+    site.dist("broken", broken="broken_pkg")
+    site.file("broken_pkg.py", "import not_there_at_all")
+    load_plugins()
+    load_plugins()
+    said = capsys.readouterr()
+    assert said.out == ""
+    [line] = [line for line in said.err.splitlines() if "broken" in line]
+    assert "not_there_at_all" in line and "nashtune plugins" in line
+
+
+def test_strict_makes_any_failure_fatal(site, monkeypatch):
+    site.dist("broken", broken="broken_pkg")
+    site.file("broken_pkg.py", "import not_there_at_all")
+    monkeypatch.setenv("NASHTUNE_STRICT_PLUGINS", "1")
+    with pytest.raises(InputError, match="NASHTUNE_STRICT_PLUGINS=1: plugin 'broken' failed: .*not_there_at_all"):
+        load_plugins()
+    monkeypatch.setenv("NASHTUNE_BLOCK", "broken")
+    assert record(load_plugins(), "broken").status == "blocked"
+
+
+def test_strict_takes_0_or_1_only(monkeypatch, site):
+    monkeypatch.setenv("NASHTUNE_STRICT_PLUGINS", "yes")
+    with pytest.raises(InputError, match="must be 1 or 0"):
+        load_plugins()
+
+
+def test_loading_plugins_imports_neither_torch_nor_lightning():
+    code = (
+        "import sys; from nashtune.plugins import load_plugins; load_plugins();"
+        "print(sorted({'torch', 'lightning', 'transformers', 'jsonargparse', 'pandas', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
