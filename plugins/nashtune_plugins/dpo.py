@@ -1,19 +1,20 @@
 """Direct Preference Optimization: Your Language Model is Secretly a Reward Model, arXiv:2305.18290.
 
-What is new: the KL-regularised reward maximiser is inverted, r = beta log(pi/pi_ref) + const(x), so that maximum likelihood
-of Bradley-Terry preferences becomes a logistic loss on log-ratios; there is no reward model and no sampling.
-With label smoothing it is cDPO (E. Mitchell, "A note on DPO with noisy preferences", 2023); soft labels P(y_w > y_l) are the same formula.
+What is new: the KL-regularised reward maximiser is inverted, r = beta log(pi/pi_ref) + const(x), so that maximum
+likelihood of Bradley-Terry preferences becomes a logistic loss on log-ratios; there is no reward model and no
+sampling. With label smoothing it is cDPO (E. Mitchell, "A note on DPO with noisy preferences", 2023); soft labels
+P(y_w > y_l) are the same formula.
 
 Equations (arXiv:2305.18290, eq. 7; the cDPO note for eps), with h = log pi/pi_ref and Delta = h_w - h_l:
 
     p'   = p (1 - eps) + (1 - p) eps            p = 1 where labels are hard
     loss = -p' log sigma(beta Delta) - (1 - p') log sigma(-beta Delta)
 
-Conventions: log-probs are sums over completion tokens, EOS included, not divided by length; pi_ref carries no gradient; one
-value per pair. beta comes from the KL controller, as a scalar or as one value per pair.
+Conventions: log-probs are sums over completion tokens, EOS included, not divided by length; pi_ref carries no
+gradient; one value per pair. beta comes from the KL controller, as a scalar or as one value per pair.
 
-Departures: the authors' code has hard labels only; soft labels are ours and agree with it at p = 1. Its `reference_free`
-switch is left out: the reference-free methods have their own files.
+Departures: the authors' code has hard labels only; soft labels are ours and agree with it at p = 1. Its
+`reference_free` switch is left out: the reference-free methods have their own files.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 # Legend: B = pairs.
 
 
-def dpo_loss(delta_B: Tensor, beta: Tensor, *, p_chosen_B: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:
+def dpo_loss(
+    delta_B: Tensor, beta: Tensor, *, p_chosen_B: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
     """Cross-entropy between the label and sigma(beta Delta), one value per pair (B,).
 
     Args:
@@ -51,14 +54,14 @@ class DPOLoss(Loss):
     """Logistic loss on the difference of log-ratios.
 
     Args:
-        label_smoothing: Assumed probability that a label is flipped, in [0, 0.5); 0 is DPO, above it cDPO (note: 0.1 as example).
+        label_smoothing: Assumed probability that a label is flipped, in [0, 0.5); 0 is DPO, above it cDPO.
     """
 
     uses_p_chosen: ClassVar[bool] = True
 
     def __init__(self, *, label_smoothing: NonNegativeFloat = 0.0) -> None:
         if not 0.0 <= label_smoothing < 0.5:
-            raise ValueError(f"label_smoothing is {label_smoothing}; it must be in [0, 0.5): from 0.5 on labels say nothing")
+            raise ValueError(f"label_smoothing is {label_smoothing}; it must be in [0, 0.5), at 0.5 labels say nothing")
         self.label_smoothing = float(label_smoothing)
 
     def __call__(self, batch: PairBatch | ExampleBatch, step: Step) -> LossOutput:

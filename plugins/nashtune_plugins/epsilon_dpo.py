@@ -6,21 +6,22 @@ lambda f_theta + (1 - lambda) f_ref, so the logits that DPO computes anyway are 
 
 Equations, with lambda = 1 + eps (beta^- = beta/(1 + eps)) and lambda = 1 - eps (beta^+ = beta/(1 - eps)):
 
-    z^(lambda) = log pi_lambda(y_w|x) - log pi_lambda(y_l|x),   pi_lambda = softmax(lambda f_theta + (1 - lambda) f_ref)  (Prop. 1)
+    pi_lambda  = softmax(lambda f_theta + (1 - lambda) f_ref)     (Prop. 1)
+    z^(lambda) = log pi_lambda(y_w|x) - log pi_lambda(y_l|x)
     s          = +1 if z^- > z_theta > z^+,   -1 if z^+ > z_theta > z^-,   0 otherwise
     beta~      = beta / (1 + eps_s s)
     beta       <- mean of beta~ over the optimiser step's pairs   (beta_update: mean_beta, the paper)
     beta       <- beta / (1 + eps_s mean s)                       (beta_update: mean_step, the authors' code)
 
-Conventions: sums over completion tokens, EOS included; s is an integer and nothing here carries a gradient; the running beta
-changes once per optimiser step, after its gradient, in training only.
+Conventions: sums over completion tokens, EOS included; s is an integer and nothing here carries a gradient; the
+running beta changes once per optimiser step, after its gradient, in training only.
 
-Departures from the authors' code: the ratios are compared through their differences,
-z^(1 +- eps) - z_theta = sum_t [+-eps delta_y - log E_{v ~ pi_theta} exp(+-eps delta_v)], delta = f_theta - f_ref, which is exactly
-0 where policy and reference agree and does not lose digits over long completions (the same mathematics in float32 or wider;
-bf16 mixing, as in the code, flips a third and more of the decisions). beta is checkpointed (theirs restarts at beta_0 on resume).
-Label smoothing, which has no effect in their code, is cDPO's. The criterion's eps (`epsilon`, eps_c in the ablation) and the
-step's (`epsilon_step`, eps_s) are two options, equal by default.
+Departures from the authors' code: the ratios are compared through their differences, z^(1 +- eps) - z_theta = sum_t
+[+-eps delta_y - log E_{v ~ pi_theta} exp(+-eps delta_v)], delta = f_theta - f_ref, which is exactly 0 where policy
+and reference agree and does not lose digits over long completions (the same mathematics in float32 or wider; bf16
+mixing, as in the code, flips a third and more of the decisions). beta is checkpointed (theirs restarts at beta_0 on
+resume). Label smoothing, which has no effect in their code, is cDPO's. The criterion's eps (`epsilon`, eps_c in the
+ablation) and the step's (`epsilon_step`, eps_s) are two options, equal by default.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 
 def perturbation_shift(delta_MV: Tensor, policy_MV: Tensor, targets_M: Tensor, *, eps: float) -> Tensor:
-    """log pi_lambda(y_t) - log pi_theta(y_t) of each token at lambda = 1 + eps, in nats (M,).
+    """Per token, log pi_lambda(y_t) - log pi_theta(y_t) at lambda = 1 + eps, in nats (M,).
 
     Args:
         delta_MV: f_theta - f_ref, logits of the policy minus those of the reference (M, V).
@@ -58,7 +59,7 @@ def perturbation_shift(delta_MV: Tensor, policy_MV: Tensor, targets_M: Tensor, *
 
 
 def decide(shift_minus_B: Tensor, shift_plus_B: Tensor) -> Tensor:
-    """s in {-1, 0, 1} of each pair (B,), from z^- - z_theta and z^+ - z_theta; strict, so a tie changes nothing."""
+    """The step s in {-1, 0, 1} of each pair (B,), from z^- - z_theta and z^+ - z_theta; a tie changes nothing."""
     relax_B = (shift_minus_B > 0) & (shift_plus_B < 0)  # z^- > z_theta > z^+
     tighten_B = (shift_plus_B > 0) & (shift_minus_B < 0)  # z^+ > z_theta > z^-
     return relax_B.long() - tighten_B.long()
@@ -69,9 +70,9 @@ class EpsilonDPOController(KLController):
 
     Args:
         beta: Starting beta, > 0 (paper: 0.01).
-        epsilon: Perturbation of the criterion, in [0, 1) (paper: 0.005, 0.01 or 0.02; released configurations 0.01); 0 is DPO.
+        epsilon: Perturbation of the criterion, in [0, 1); 0 is DPO (paper: 0.005, 0.01 or 0.02; released: 0.01).
         epsilon_step: Size of the step beta~ = beta/(1 + epsilon_step s), in [0, 1); epsilon where not set.
-        beta_update: `mean_beta` for the paper's rule (mean of beta~), `mean_step` for the authors' code (beta/(1 + eps mean s)).
+        beta_update: `mean_beta`, the paper: mean of beta~; `mean_step`, the code: beta/(1 + epsilon_step mean s).
     """
 
     statistics: ClassVar[tuple[str, ...]] = ("shift_minus", "shift_plus")
@@ -108,20 +109,23 @@ class EpsilonDPOController(KLController):
         }
 
     def steps(self, batch: PairBatch) -> Tensor:
-        """s of each pair (B,), integers in {-1, 0, 1}."""
-        w, l = batch.statistics_chosen, batch.statistics_rejected
-        return decide(w["shift_minus"] - l["shift_minus"], w["shift_plus"] - l["shift_plus"])
+        """Steps s of each pair (B,), integers in {-1, 0, 1}."""
+        chosen, rejected = batch.statistics_chosen, batch.statistics_rejected
+        minus_B, plus_B = (chosen[name] - rejected[name] for name in ("shift_minus", "shift_plus"))
+        return decide(minus_B, plus_B)
 
     @torch.no_grad()
     def beta(self, batch: PairBatch | ExampleBatch) -> Tensor:
         """beta~ of each pair (B,), in the dtype of the log-probs."""
         if isinstance(batch, ExampleBatch):
-            raise InputError("kl: epsilon_dpo compares two completions of a prompt and this loss reads single ones; use kl: fixed")
+            raise InputError(
+                "kl: epsilon_dpo compares two completions of a prompt; with a loss on single ones use fixed"
+            )
         beta = batch.policy_chosen.new_tensor(self.running_beta)
         return beta / (1.0 + self.epsilon_step * self.steps(batch).to(beta.dtype))
 
     def report(self, batch: PairBatch | ExampleBatch, beta: Tensor) -> dict[str, Tensor]:
-        """beta~, s, and whether a pair's beta fell (`step_up`: s = +1) or rose (`step_down`: s = -1), of each pair (B,)."""
+        """For each pair (B,): beta~, s, and whether its s is +1 (`step_up`, beta falls) or -1 (`step_down`)."""
         s_B = self.steps(cast(PairBatch, batch)).to(beta.dtype)
         return {"beta": beta, "step": s_B, "step_up": s_B.clamp(min=0.0), "step_down": (-s_B).clamp(min=0.0)}
 
@@ -131,7 +135,7 @@ class EpsilonDPOController(KLController):
         if self.beta_update == "mean_step":
             self.running_beta = self.running_beta / (1.0 + eps * (up - down))  # authors' code
             return
-        # The mean of beta~ from the shares, in double precision: a mean of float32 betas would drift even where every s is 0.
+        # From the shares, in double precision: a mean of float32 betas would drift even where every s is 0.
         beta = self.running_beta
         self.running_beta = up * (beta / (1.0 + eps)) + down * (beta / (1.0 - eps)) + (1.0 - up - down) * beta  # paper
 

@@ -8,12 +8,13 @@ Equation 17, with h = log pi/pi_ref:
     loss = (h_w - h_l - 1/(2 tau))^2                      reduction: sum
     loss = (h_w/n_w - h_l/n_l - 1/(2 tau))^2              reduction: mean
 
-Conventions: `sum` takes log-ratios of whole completions (the paper's notation and the code it is most often quoted from);
-`mean` divides each log-ratio by its own number of completion tokens, EOS included, before the square. pi_ref carries no gradient.
+Conventions: `sum` takes log-ratios of whole completions (the paper's notation and the code it is most often quoted
+from); `mean` divides each log-ratio by its own number of completion tokens, EOS included, before the square. pi_ref
+carries no gradient.
 
-Departures: none in the formula. The choice of reduction has no default here, because systems that call their loss "ipo"
-disagree (the same pair gives 1.0 under `sum` and 21.6225 under `mean`) and a silent default would hide which one is trained.
-tau is called beta in most code; here it is `loss.tau`, and there is no KL controller.
+Departures: none in the formula. The choice of reduction has no default here, because systems that call their loss
+"ipo" disagree (the same pair gives 1.0 under `sum` and 21.6225 under `mean`) and a silent default would hide which
+one is trained. tau is called beta in most code; here it is `loss.tau`, and there is no KL controller.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class IPOLoss(Loss):
     """Squared loss on the difference of log-ratios.
 
     Args:
-        tau: Strength of the regularisation towards the reference, > 0 (0.1 in common code; the paper's own value was not read).
-        reduction: `sum` for log-ratios of whole completions, `mean` for log-ratios per completion token; to be chosen on purpose.
+        tau: Strength of the regularisation towards the reference, > 0 (common code: 0.1, the spec's value, unverified).
+        reduction: `sum` for log-ratios of whole completions, `mean` for log-ratios per completion token.
     """
 
     uses_beta: ClassVar[bool] = False

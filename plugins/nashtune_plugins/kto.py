@@ -1,7 +1,8 @@
 """KTO: Model Alignment as Prospect Theoretic Optimization, arXiv:2402.01306.
 
-What is new: completions need only a label, desirable or undesirable, no pairs; each is judged against a reference point z0,
-the policy's KL divergence from the reference, through a value function that saturates for gains and for losses.
+What is new: completions need only a label, desirable or undesirable, no pairs; each is judged against a reference
+point z0, the policy's KL divergence from the reference, through a value function that saturates for gains and for
+losses.
 
 Equation 8, with h = log pi/pi_ref:
 
@@ -9,11 +10,13 @@ Equation 8, with h = log pi/pi_ref:
     loss = lam_D (1 - sigma(beta (h - z0)))   desirable
     loss = lam_U (1 - sigma(beta (z0 - h)))   undesirable
 
-Conventions: log-probs are sums over completion tokens, EOS included; z0 is one constant per micro-batch, averaged over
-data-parallel ranks and detached; one value per example, the objective is the mean over all examples. beta comes from the KL controller.
+Conventions: log-probs are sums over completion tokens, EOS included; z0 is one constant per micro-batch, averaged
+over data-parallel ranks and detached; one value per example, the objective is the mean over all examples. beta comes
+from the KL controller.
 
-Departures: the paper writes lam_y - v(x, y), which is the same number (lam - lam sigma). The mean behind z0 weighs every
-mismatched completion alike, also where ranks hold unequal numbers; averaging the ranks' means, as is common, does not.
+Departures: The mean behind z0 weighs
+every mismatched completion alike, also where ranks hold unequal numbers; averaging the ranks' means, as is common,
+does not.
 """
 
 from __future__ import annotations
@@ -59,7 +62,8 @@ def kto_loss(
         lam_undesirable: Weight of undesirable examples.
     """
     gain_E = beta.to(log_ratio_E.dtype) * (log_ratio_E - z0)
-    desired_E = lam_desirable * torch.sigmoid(-gain_E)  # eq. 8, desirable; 1 - sigma(x) written as sigma(-x) keeps its digits
+    # 1 - sigma(x) written as sigma(-x): it keeps its digits where x is large
+    desired_E = lam_desirable * torch.sigmoid(-gain_E)  # eq. 8, desirable
     undesired_E = lam_undesirable * torch.sigmoid(gain_E)  # eq. 8, undesirable
     return torch.where(desirable_E, desired_E, undesired_E)
 
@@ -85,7 +89,7 @@ class KTOLoss(Loss):
         beta = cast("Tensor", step.beta)
         mismatched_E = examples.policy_mismatched
         if mismatched_E is None:
-            raise InputError("kto: the batch has no mismatched completions; its estimate of the KL divergence (z0) needs them")
+            raise InputError("kto: the batch has no mismatched completions; the reference point z0 needs them")
         z0 = reference_point(mismatched_E - examples.anchors_mismatched["ref"], step.mean_over_ranks)
         log_ratio_E = examples.policy - examples.anchors["ref"]
         values_E = kto_loss(
@@ -104,12 +108,11 @@ class KTOLoss(Loss):
             metrics={"z0": z0},
         )
 
-    def read_vector(
-        self, batch: PairBatch | ExampleBatch, inputs: Mapping[str, Tensor]
-    ) -> PairBatch | ExampleBatch:
+    def read_vector(self, batch: PairBatch | ExampleBatch, inputs: Mapping[str, Tensor]) -> PairBatch | ExampleBatch:
         """Take `z0` as given: one mismatched completion whose log-ratio it is."""
         z0 = inputs["z0"].reshape(1)
-        return replace(cast(ExampleBatch, batch), policy_mismatched=z0, anchors_mismatched={"ref": torch.zeros_like(z0)})
+        zero = {"ref": torch.zeros_like(z0)}
+        return replace(cast(ExampleBatch, batch), policy_mismatched=z0, anchors_mismatched=zero)
 
 
 @hookimpl

@@ -1,7 +1,8 @@
 """ORPO: Monolithic Preference Optimization without Reference Model, arXiv:2403.07691.
 
-What is new: supervised fine-tuning and preference learning in one loss on the base model, with neither a reference nor an SFT
-stage: the chosen answer's negative log-likelihood plus a logistic penalty on the odds ratio of the two answers.
+What is new: supervised fine-tuning and preference learning in one loss on the base model, with neither a reference
+nor an SFT stage: the chosen answer's negative log-likelihood plus a logistic penalty on the odds ratio of the two
+answers.
 
 Equations 6 and 7, with a = log pi(y|x)/n the average log-prob of a completion:
 
@@ -10,10 +11,10 @@ Equations 6 and 7, with a = log pi(y|x)/n the average log-prob of a completion:
 
 Conventions: averages over completion tokens, EOS included; no reference and no KL controller; one value per pair.
 
-Departures from the authors' code: their SFT term averages over all tokens of the micro-batch, and over the prompt's unless told
-otherwise; here it is the average over each chosen completion, so that a value belongs to one pair whatever its batch-mates are.
-log(1 - e^a) takes the branch that is accurate at each a (their log1p(-exp(a)) loses digits near a = 0). lam is `alpha` in their
-code, `beta` in TRL.
+Departures from the authors' code: their SFT term averages over all tokens of the micro-batch, and over the prompt's
+unless told otherwise; here it is the average over each chosen completion, so that a value belongs to one pair
+whatever its batch-mates are. log(1 - e^a) takes the branch that is accurate at each a (their log1p(-exp(a)) loses
+digits near a = 0). lam is `alpha` in their code, `beta` in TRL.
 """
 
 from __future__ import annotations

@@ -7,12 +7,12 @@ Equation 6, in the authors' code's parametrisation (gamma_beta_ratio = gamma/bet
 
     loss = -log sigma(beta (log pi(y_w|x)/n_w - log pi(y_l|x)/n_l - gamma_beta_ratio))
 
-Conventions: log-probs are averages over completion tokens, EOS included; no reference, hence no KL controller: beta is the
-loss's own `loss.beta` (2 to 10, not DPO's 0.1).
+Conventions: log-probs are averages over completion tokens, EOS included; no reference, hence no KL controller: beta
+is the loss's own `loss.beta` (2 to 10, not DPO's 0.1).
 
-Departures: the authors' optional SFT term (`sft_weight`, 0 in all released configurations) and label smoothing are left out.
-Neither option has a default: peers ship beta 0.1 with gamma 0.5, beta 2 with gamma 1, or beta 0.1 with gamma/beta 0.3 under the
-same name, and none of these is a setting that the paper reports.
+Departures: the authors' optional SFT term (`sft_weight`, 0 in all released configurations) and label smoothing are
+left out. Neither option has a default: peers ship beta 0.1 with gamma 0.5, beta 2 with gamma 1, or beta 0.1 with
+gamma/beta 0.3 under the same name, and none of these is a setting that the paper reports.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class SimPOLoss(Loss):
 
     Args:
         beta: Scale of the reward, > 0 (paper's grid: 2 to 10; Llama-3-8B-Instruct: 2.5).
-        gamma_beta_ratio: gamma/beta, >= 0, in nats per token (Llama-3-8B-Instruct: 0.55; the paper writes gamma, the code the ratio).
+        gamma_beta_ratio: The paper's gamma divided by beta, >= 0, in nats per token (Llama-3-8B-Instruct: 0.55).
     """
 
     anchors: ClassVar[tuple[str, ...]] = ()

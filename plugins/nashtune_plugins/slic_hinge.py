@@ -1,18 +1,19 @@
 """SLiC-HF: Sequence Likelihood Calibration with Human Feedback, arXiv:2305.10425, in its reference-normalised form.
 
-What is new in SLiC-HF: a hinge on the log-prob difference of ranked completions replaces reinforcement learning.
-The form here is `hinge-norm` of Statistical Rejection Sampling Improves Preference Optimization, arXiv:2309.06657: log-ratios
-against the reference take the place of log-probs, so the reference, and no separate SFT term, holds the policy back.
+What is new in SLiC-HF: a hinge on the log-prob difference of ranked completions replaces reinforcement learning. The
+form here is `hinge-norm` of Statistical Rejection Sampling Improves Preference Optimization, arXiv:2309.06657:
+log-ratios against the reference take the place of log-probs, so the reference, and no separate SFT term, holds the
+policy back.
 
 Equation (arXiv:2309.06657, the hinge-norm loss), with h = log pi/pi_ref:
 
     loss = max(0, 1 - beta (h_w - h_l))
 
-Conventions: log-probs are sums over completion tokens, EOS included; pi_ref carries no gradient. In SLiC's terms the margin is
-delta = 1/beta and the loss is scaled by beta. beta comes from the KL controller.
+Conventions: log-probs are sums over completion tokens, EOS included; pi_ref carries no gradient. In SLiC's terms the
+margin is delta = 1/beta and the loss is scaled by beta. beta comes from the KL controller.
 
-Departures from SLiC-HF: no SFT regulariser (lambda = 0), and log-ratios in place of log-probs. At Delta = 1/beta exactly the
-gradient is 0 (the subgradient that autograd takes).
+Departures from SLiC-HF: no SFT regulariser (lambda = 0), and log-ratios in place of log-probs. At Delta = 1/beta
+exactly the gradient is 0 (the subgradient that autograd takes).
 """
 
 from __future__ import annotations

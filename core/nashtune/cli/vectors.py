@@ -91,7 +91,8 @@ def _own_vectors(name: str) -> Traversable | None:
 
 def _run_spec(name: str, file: Traversable, *, quiet: bool) -> tuple[list[dict[str, Any]], bool]:
     """Every case of a file: what `--json` shows of each, and whether all passed."""
-    from nashtune.evaluation.vectors import compare, evaluate, load_cases
+    from nashtune.evaluation.vector_files import load_cases
+    from nashtune.evaluation.vectors import compare, evaluate
     from nashtune.spec.resolve import resolve
 
     spec = resolve(name)
@@ -115,7 +116,8 @@ def _run_spec(name: str, file: Traversable, *, quiet: bool) -> tuple[list[dict[s
             detail = f"largest difference {difference.size:.3e}, tolerance {difference.tolerance:.0e}: {difference.at}"
             print(f"FAILED {label}: {detail}", file=sys.stderr)
     if checked and not quiet:
-        print(f"{spec.name}: {checked} {'case' if checked == 1 else 'cases'}, largest difference {largest:.1e}, {'ok' if passed else 'FAILED'}")
+        verdict = "ok" if passed else "FAILED"
+        print(f"{spec.name}: cases checked {checked}, largest difference {largest:.1e}, {verdict}")
     return shown, passed
 
 

@@ -1,7 +1,7 @@
 """Loaders over rows that are in memory already. Plain iterables on purpose, no `torch.utils.data.DataLoader`.
 
-Lightning re-creates DataLoaders (distributed samplers, `predict`), a DataLoader draws from the global random generator when
-its iterator is made, and there is nothing here for worker processes to do.
+Lightning re-creates DataLoaders (distributed samplers, `predict`), a DataLoader draws from the global random generator
+when its iterator is made, and there is nothing here for worker processes to do.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class RowLoader:
 class TrainLoader(RowLoader):
     """Shuffled micro-batches that can be taken up again in the middle of an epoch.
 
-    Lightning calls `set_epoch`, saves `state_dict` in a checkpoint and hands it back before the first batch. The state is
-    counted in rows on all ranks, and taken from the trainer's count of *processed* batches: what the iterator has handed out
-    may be ahead of what was trained on.
+    Lightning calls `set_epoch`, saves `state_dict` in a checkpoint and hands it back before the first batch. The state
+    is counted in rows on all ranks, and taken from the trainer's count of *processed* batches: what the iterator has
+    handed out may be ahead of what was trained on.
 
     Args:
         rows: The tokenised rows.
@@ -90,8 +90,8 @@ class TrainLoader(RowLoader):
     def __iter__(self) -> Iterator[TokenBatch]:
         """The rest of the epoch after a resume, else the whole epoch.
 
-        A generator: the position is read when the first batch is asked for, because Lightning makes an iterator before it
-        calls `set_epoch`, and may drop it for another one.
+        A generator: the position is read when the first batch is asked for, because Lightning makes an iterator before
+        it calls `set_epoch`, and may drop it for another one.
         """
         epoch, first = self._resume or (self._epoch, 0)
         if epoch != self._epoch:
@@ -122,7 +122,7 @@ class TrainLoader(RowLoader):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Epoch, rows consumed in it on all ranks, and what data and order these belong to. Plain numbers and strings."""
+        """Epoch, rows consumed in it on all ranks, and which data and order these belong to: plain values."""
         epoch, index = self.position()
         return {"epoch": epoch, "samples": self.order.bounds[index], **self._identity()}
 
@@ -143,9 +143,9 @@ def check_same_data(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         InputError: saying what differs and what to do.
     """
     advice = {
+        "rows": "data.train: the checkpoint was made with {saved} rows, these are {now}",
         "fingerprint": "data.train: the checkpoint was made with other training data (other rows, tokenizer, template, "
         "max_length or labels)",
-        "rows": "data.train: the checkpoint was made with {saved} rows, these are {now}",
         "seed": "seed_everything: the checkpoint was made with seed {saved}, this run has {now}",
         "shuffle": "trainer.overfit_batches: the checkpoint was made with shuffle {saved}, this run has {now}",
         "global_batch_size": "data.batch_size: the checkpoint was made with {saved} rows per micro-batch on all ranks "
@@ -154,6 +154,6 @@ def check_same_data(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for name, text in advice.items():
         if name in saved and saved[name] != now[name]:
             raise InputError(
-                f"{text.format(saved=saved[name], now=now[name])}; give what the checkpoint was made with, or start a new run "
-                "without --ckpt_path"
+                f"{text.format(saved=saved[name], now=now[name])}; give what the checkpoint was made with, or start a "
+                "new run without --ckpt_path"
             )

@@ -37,7 +37,9 @@ def parse_prompt(value: Any) -> Prompt:
         return value
     messages = parse_messages(value, "prompt")
     if messages[-1].role == "assistant":
-        raise RowError("'prompt' ends with an assistant message; the answers belong into 'chosen', 'rejected' or 'completion'")
+        raise RowError(
+            "'prompt' ends with an assistant message; the answers belong into 'chosen', 'rejected' or 'completion'"
+        )
     return messages
 
 
@@ -45,7 +47,8 @@ def parse_completion(value: Any, column: str, prompt: Prompt | None) -> tuple[Pr
     """A completion with its prompt.
 
     Args:
-        value: A text, a list of one assistant message, or the whole conversation: the prompt's messages and then the answer.
+        value: A text, a list of one assistant message, or the whole conversation: the prompt's messages and then the
+            answer.
         column: Its name, for messages.
         prompt: The row's prompt; None when the prompt is only within the conversation.
 
@@ -57,7 +60,9 @@ def parse_completion(value: Any, column: str, prompt: Prompt | None) -> tuple[Pr
     """
     if isinstance(value, str):
         if prompt is None:
-            raise RowError(f"no 'prompt', and '{column}' is a text; add 'prompt', or give conversations that begin with it")
+            raise RowError(
+                f"no 'prompt', and '{column}' is a text; add 'prompt', or give conversations that begin with it"
+            )
         return prompt, _not_empty(value, column)
     *before, answer = parse_messages(value, column)
     if answer.role != "assistant":
@@ -69,12 +74,14 @@ def parse_completion(value: Any, column: str, prompt: Prompt | None) -> tuple[Pr
         return prompt, text
     given = parse_prompt([message._asdict() for message in before])
     if prompt is not None and not _same(prompt, before):
-        raise RowError(f"the conversation in '{column}' does not begin with 'prompt'; leave one of them out or make them agree")
+        raise RowError(
+            f"the conversation in '{column}' does not begin with 'prompt'; leave one of them out or make them agree"
+        )
     return given, text
 
 
 def _same(prompt: Prompt, before: Sequence[Message]) -> bool:
-    """Whether a conversation begins with the prompt: the same messages, or its last user message is the prompt's text."""
+    """Whether a conversation begins with the prompt: the same messages, or a last user message with its text."""
     if isinstance(prompt, str):
         return before[-1].role == "user" and before[-1].content == prompt
     return tuple(before) == prompt
@@ -105,9 +112,13 @@ def _message(item: Any, what: str) -> Message:
     keys = {key for key, value in item.items() if value is not None}
     if missing := {"role", "content"} - keys:
         hint = "; 'from' and 'value' are another convention, rename them" if {"from", "value"} & keys else ""
-        raise RowError(f"{what} has no {' and no '.join(sorted(missing))}; found {', '.join(sorted(keys)) or 'nothing'}{hint}")
+        raise RowError(
+            f"{what} has no {' and no '.join(sorted(missing))}; found {', '.join(sorted(keys)) or 'nothing'}{hint}"
+        )
     if extra := keys - {"role", "content"}:
-        raise RowError(f"{what} has {', '.join(sorted(extra))}, which is not read; only role and content are. Remove it")
+        raise RowError(
+            f"{what} has {', '.join(sorted(extra))}, which is not read; only role and content are. Remove it"
+        )
     role, content = item["role"], item["content"]
     if role not in ROLES:
         raise RowError(f"{what} has the role {shown(role)}{nearest(str(role), ROLES)}")

@@ -1,16 +1,17 @@
 """Which rows a micro-batch holds: a pure function of (seed, epoch, batch index), so that a run resumes anywhere.
 
-Ranks share a *global block* of `batch_size * world_size` rows at every micro-batch step. A block's rows are the same however
-many ranks there are, as long as the product stays the same. No row is repeated and none is left out, so the mean over an epoch
-is the mean over the data. The last block may be smaller: it is split as evenly as possible, and when it has too few rows for
-every rank it joins the block before it. (That is the one place where the number of ranks changes a block's rows.)
+Ranks share a *global block* of `batch_size * world_size` rows at every micro-batch step. A block's rows are the same
+however many ranks there are, as long as the product stays the same. No row is repeated and none is left out, so the
+mean over an epoch is the mean over the data. The last block may be smaller: it is split as evenly as possible, and
+when it has too few rows for every rank it joins the block before it. (That is the one place where the number of ranks
+changes a block's rows.)
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -22,6 +23,14 @@ def permutation(size: int, seed: int, epoch: int) -> tuple[int, ...]:
     """Order of `size` rows in an epoch. NumPy's generators give the same order on every platform."""
     order: list[int] = np.random.default_rng([seed, epoch]).permutation(size).tolist()
     return tuple(order)
+
+
+@lru_cache(maxsize=16)
+def _bounds(size: int, block: int, least: int) -> tuple[int, ...]:
+    starts = list(range(0, size, block))
+    if len(starts) > 1 and size - starts[-1] < least:
+        starts.pop()
+    return (*starts, size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +66,10 @@ class BatchOrder:
                 f"give {needed} rows or more, or use fewer devices"
             )
 
-    @cached_property
+    @property
     def bounds(self) -> tuple[int, ...]:
         """First row of each global block, counted from the epoch's start, and the number of rows at the end."""
-        starts = list(range(0, self.size, self.batch_size * self.world_size))
-        if len(starts) > 1 and self.size - starts[-1] < self.least * self.world_size:
-            starts.pop()
-        return (*starts, self.size)
+        return _bounds(self.size, self.batch_size * self.world_size, self.least * self.world_size)
 
     def __len__(self) -> int:
         """Micro-batches of an epoch; the same on every rank."""

@@ -15,6 +15,7 @@ UNPAIRED = ("prompt", "completion", "label")
 RANKED = ("prompt", "responses", "scores")
 RESPONSE = ("text", "score", "win_rate")
 COLUMNS = {"preference": PREFERENCE, "unpaired": UNPAIRED, "ranked": RANKED}
+NEEDED = {"preference": {"chosen", "rejected"}, "unpaired": {"completion", "label"}, "ranked": {"responses"}}
 CLOSE = 0.8  # likeness above which a column counts as a misspelt one; 'chosen_model' and 'chosen' are at 0.67
 
 
@@ -90,6 +91,11 @@ def row_format(row: Mapping[str, Any]) -> str:
     Raises:
         RowError: the columns fit none of them, or several.
     """
+    whole = [form for form, names in NEEDED.items() if names <= row.keys()]
+    if (
+        len(whole) == 1
+    ):  # a further format's column, such as a label beside chosen and rejected, is one that is not used
+        return whole[0]
     own = {form: set(names) - {"prompt"} for form, names in COLUMNS.items()}
     fits = [form for form, names in own.items() if names & row.keys()]
     if len(fits) > 1:
@@ -132,7 +138,9 @@ def _preference(row: Mapping[str, Any], where: str) -> Pair:
     other, rejected = parse_completion(rejected_raw, "rejected", asked)
     chats = [p for p in (prompt, other) if isinstance(p, tuple)]  # one may repeat the conversation and the other not
     if len(chats) == 2 and chats[0] != chats[1]:
-        raise RowError("the conversations in 'chosen' and 'rejected' differ before the last message; they must share the prompt")
+        raise RowError(
+            "the conversations in 'chosen' and 'rejected' differ before the last message; they must share the prompt"
+        )
     if chosen == rejected:
         raise RowError("'chosen' and 'rejected' are identical; such a pair prefers nothing. Remove the row")
     p_chosen = _probability(row.get("p_chosen"))
@@ -194,5 +202,7 @@ def _response_text(item: Any, i: int) -> str:
 def _response_score(item: Any, i: int) -> Any:
     given = [name for name in ("score", "win_rate") if isinstance(item, dict) and item.get(name) is not None]
     if len(given) != 1:
-        raise RowError(f"response {i} needs a score: 'score' or 'win_rate' beside 'text', or a list 'scores' in the row")
+        raise RowError(
+            f"response {i} needs a score: 'score' or 'win_rate' beside 'text', or a list 'scores' in the row"
+        )
     return item[given[0]]

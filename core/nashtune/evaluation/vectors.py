@@ -1,28 +1,26 @@
 """Conformance vectors: a method's loss, gradients and controller decisions on given numbers, in float64.
 
-A vector runs the same loss and KL controller objects as training. Values are per pair (or example), not divided by the batch;
-a gradient is that of the sum of the values, taken by autograd.
+A vector runs the same loss and KL controller objects as training. Values are per pair (or example), not divided by
+the batch; a gradient is that of the sum of the values, taken by autograd.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from nashtune.errors import InputError, nearest
 from nashtune.evaluation.vector_inputs import STANDARD, VectorBatch, read_inputs
+from nashtune.evaluation.watched import was_read, watch
 from nashtune.interfaces import ExampleBatch, KLController, Loss, PairBatch, Step
 from nashtune.spec.overrides import Override
 from nashtune.spec.resolve import build, resolve
 
 if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
-
     from nashtune.spec.model import Spec
 
 TOLERANCE = 1e-9
@@ -92,13 +90,14 @@ def evaluate(spec: Spec, case: Mapping[str, Any], where: str = "case") -> CaseRe
     made = read_inputs(case["inputs"], loss, kl, list(spec.references), f"{where}.inputs")
     _need_statistics(made, kl, where)
     read: set[str] = set()
-    batch = _watch(made.batch, read, f"{where}.inputs: {spec.loss.name}", loss, kl)
+    batch = watch(made.batch, read, f"{where}.inputs: {spec.loss.name}", loss.vector_inputs)
     beta = kl.beta(batch) if kl is not None else None
     output = loss(batch, Step(beta=beta))
     count = len(output.values) if output.values.ndim == 1 else -1
     expected_count = len(made.batch.policy if isinstance(made.batch, ExampleBatch) else made.batch.policy_chosen)
     if count != expected_count:
-        raise InputError(f"{spec.loss.name} gave values of shape {tuple(output.values.shape)}; expected ({expected_count},)")
+        shape = tuple(output.values.shape)
+        raise InputError(f"{spec.loss.name} gave values of shape {shape}; expected ({expected_count},)")
     grads = torch.autograd.grad(output.values.sum(), list(made.leaves.values()), allow_unused=True)
     outputs: dict[str, Output] = {"loss": output.values.tolist()}
     for (name, leaf), grad in zip(made.leaves.items(), grads, strict=True):
@@ -110,7 +109,7 @@ def evaluate(spec: Spec, case: Mapping[str, Any], where: str = "case") -> CaseRe
         outputs |= {name: value.tolist() for name, value in kl.write_vector(made.batch, beta).items()}
         kl.observe({name: float(value.mean()) for name, value in report.items()})
         outputs |= {f"{name}_next": value for name, value in kl.state_dict().items() if isinstance(value, float)}
-    unread = [name for name in STANDARD if name in made.given and not _was_read(name, read)]
+    unread = [name for name in STANDARD if name in made.given and not was_read(name, read)]
     return CaseResult(outputs, further, unread)
 
 
@@ -144,42 +143,6 @@ def compare(result: CaseResult, case: Mapping[str, Any], where: str = "case") ->
     return worst
 
 
-def load_cases(file: Traversable) -> list[Mapping[str, Any]]:
-    """The cases of a vector file.
-
-    Raises:
-        InputError: no such file, no JSON, no cases.
-    """
-    if not file.is_file():
-        raise InputError(f"{file}: no such file; a vector file is JSON with a list `cases`")
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_no_duplicates)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 text ({error})") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}:{error.lineno}: broken JSON ({error.msg})") from error
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
-    if not isinstance(data, dict) or not isinstance(data.get("cases"), list) or not data["cases"]:
-        raise InputError(f"{file}: expected an object with a non-empty list `cases`")
-    for key in data:
-        if key not in ("cases", "source"):
-            raise InputError(f"{file}: '{key}' is not a key of a vector file{nearest(key, ['cases', 'source'])}")
-    for i, case in enumerate(data["cases"]):
-        if not isinstance(case, dict):
-            raise InputError(f"{file}: cases[{i}] is not an object")
-    return cast("list[Mapping[str, Any]]", data["cases"])
-
-
-def _no_duplicates(items: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in items:
-        if key in found:
-            raise InputError(f"'{key}' is given twice")
-        found[key] = value
-    return found
-
-
 def _overrides(params: Any, where: str) -> list[Override]:
     """`{"kl": {"beta": 0.1}}` as overrides, component names before their options."""
     if not isinstance(params, Mapping):
@@ -198,74 +161,6 @@ def _need_statistics(made: VectorBatch, kl: KLController | None, where: str) -> 
         return
     ways = " or ".join(["policy_logits_*, ref_logits_*, *_tokens", *kl.vector_inputs])
     raise InputError(f"{where}.inputs: the KL controller decides by vocabulary statistics; give {ways}")
-
-
-class _Watched:
-    """Mixin: a batch that notes which of its fields are read, and refuses those that were not given."""
-
-    _read: set[str]
-    _absent: Mapping[str, str]
-    _names: frozenset[str]
-
-    def __getattribute__(self, name: str) -> Any:
-        if name in object.__getattribute__(self, "_names"):
-            self._read.add(name)
-            if name in self._absent:
-                raise InputError(self._absent[name])
-        return super().__getattribute__(name)
-
-
-class _WatchedPairs(_Watched, PairBatch):
-    _names = frozenset(one.name for one in fields(PairBatch))
-
-
-class _WatchedExamples(_Watched, ExampleBatch):
-    _names = frozenset(one.name for one in fields(ExampleBatch))
-
-
-class _Anchors(dict[str, Any]):
-    """Anchors that note which are read and say which inputs are missing."""
-
-    def __init__(self, given: Mapping[str, Any], read: set[str], missing: str) -> None:
-        super().__init__(given)
-        self._read, self._missing = read, missing
-
-    def __getitem__(self, name: str) -> Any:
-        self._read.add(name)
-        return super().__getitem__(name)
-
-    def __missing__(self, name: str) -> Any:
-        raise InputError(self._missing.format(name=name))
-
-
-def _watch(
-    batch: PairBatch | ExampleBatch, read: set[str], who: str, loss: Loss, kl: KLController | None
-) -> PairBatch | ExampleBatch:
-    parts = dict(vars(batch))
-    absent = {}
-    needs = f"{who} needs {{name}}_chosen and {{name}}_rejected"
-    for name in ("len_chosen", "len_rejected", "length"):
-        if name in parts and bool(parts[name].isnan().any()):
-            absent[name] = f"{who} needs {'len_chosen and len_rejected' if name != 'length' else 'length'}"
-    if isinstance(batch, ExampleBatch):
-        needs = f"{who} needs {{name}} (or {{name}}_chosen and {{name}}_rejected)"
-        if batch.policy_mismatched is None:
-            ways = " or ".join(["policy_mismatched and ref_mismatched", *loss.vector_inputs])
-            absent["policy_mismatched"] = f"{who} needs {ways}"
-        mismatched = f"{who} needs {{name}}_mismatched"
-        parts["anchors_mismatched"] = _Anchors(batch.anchors_mismatched, read, mismatched)
-    parts["anchors"] = _Anchors(batch.anchors, read, needs)
-    watched = (_WatchedExamples if isinstance(batch, ExampleBatch) else _WatchedPairs)(**parts)
-    object.__setattr__(watched, "_read", read)
-    object.__setattr__(watched, "_absent", absent)
-    return watched
-
-
-def _was_read(name: str, read: set[str]) -> bool:
-    if name.startswith("policy"):
-        return True
-    side = name.rsplit("_", 1)[0]
-    return name in read or side in read or (side == "len" and "length" in read)
 
 
 def _flat(value: Any) -> list[Any]:

@@ -50,11 +50,7 @@ class TokenBatch:
         """The same batch on another device (Lightning moves a batch by calling this)."""
         return replace(
             self,
-            **{
-                name: value.to(device, **kwargs)
-                for name, value in vars(self).items()
-                if hasattr(value, "to")
-            },
+            **{name: value.to(device, **kwargs) for name, value in vars(self).items() if hasattr(value, "to")},
         )
 
 

@@ -54,9 +54,7 @@ class KLController(ABC):
         """Inverse of `state_dict`."""
         return None
 
-    def read_vector(
-        self, batch: PairBatch | ExampleBatch, inputs: Mapping[str, Tensor]
-    ) -> PairBatch | ExampleBatch:
+    def read_vector(self, batch: PairBatch | ExampleBatch, inputs: Mapping[str, Tensor]) -> PairBatch | ExampleBatch:
         """Put those of `vector_inputs` that a conformance vector gives into the batch (float64 tensors)."""
         return batch
 

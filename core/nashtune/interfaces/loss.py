@@ -36,8 +36,6 @@ class Loss(ABC):
     def __call__(self, batch: PairBatch | ExampleBatch, step: Step) -> LossOutput:
         """Values per pair or example, in the dtype of the log-probs."""
 
-    def read_vector(
-        self, batch: PairBatch | ExampleBatch, inputs: Mapping[str, Tensor]
-    ) -> PairBatch | ExampleBatch:
+    def read_vector(self, batch: PairBatch | ExampleBatch, inputs: Mapping[str, Tensor]) -> PairBatch | ExampleBatch:
         """Put those of `vector_inputs` that a conformance vector gives into the batch (float64 tensors)."""
         return batch

@@ -42,7 +42,7 @@ class Sampler(ABC):
     ) -> list[Completion]:
         """`n` completions of each prompt (token ids), ordered by prompt and k.
 
-        The noise of a completion depends on (seed, round, prompt index, k) alone: not on its batch-mates, nor on how the
-        prompts are split over ranks. A rank that holds a part of the prompts gives their numbers in the whole as `indices`;
-        without it, prompt i has number i.
+        The noise of a completion depends on (seed, round, prompt index, k) alone: not on its batch-mates, nor on how
+        the prompts are split over ranks. A rank that holds a part of the prompts gives their numbers in the whole as
+        `indices`; without it, prompt i has number i. `Completion.prompt` counts within `prompts` either way.
         """

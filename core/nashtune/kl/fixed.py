@@ -18,8 +18,8 @@ class FixedKL(KLController):
     """β is the same number at every step.
 
     Args:
-        beta: Inverse temperature of the KL-regularised objective, > 0: it multiplies the log-ratio against the reference
-            (DPO's paper: 0.1, and 0.5 for summarisation).
+        beta: Inverse temperature of the KL-regularised objective, > 0: it multiplies the log-ratio against the
+            reference (DPO's paper: 0.1, and 0.5 for summarisation).
     """
 
     def __init__(self, *, beta: PositiveFloat) -> None:

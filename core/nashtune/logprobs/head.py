@@ -1,7 +1,7 @@
 """From a causal LM to its backbone and to the map from hidden states to logits.
 
-The tiled engine runs that map itself. Models scale or cap their logits in a handful of ways; what is known is applied exactly,
-what is not is refused, and the first batch through a model is checked against the model's own logits.
+The tiled engine runs that map itself. Models scale or cap their logits in a handful of ways; what is known is applied
+exactly, what is not is refused, and the first batch through a model is checked against the model's own logits.
 
 Legend: N = sequences, T = positions, M = tokens, H = hidden size, V = vocabulary.
 """
@@ -87,7 +87,7 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def base_model(model: nn.Module) -> Any:
+def base_model(model: Any) -> Any:
     """The transformers model inside a peft wrapper (adapters stay in its layers), or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -109,8 +109,8 @@ def find_head(model: nn.Module) -> Head:
     """The LM head of a causal LM as the engine computes it.
 
     Raises:
-        InputError: the head is not a plain linear layer, carries a LoRA adapter, or the model treats its logits in a way that
-            is not known here.
+        InputError: the head is not a plain linear layer, carries a LoRA adapter, or the model treats its logits in a
+            way that is not known here.
     """
     base = base_model(model)
     name = type(base).__name__

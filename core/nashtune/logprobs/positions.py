@@ -64,8 +64,8 @@ def predicted(batch: TokenBatch) -> Predicted:
 def sum_per_sequence(values_M: Tensor, at: Predicted) -> Tensor:
     """Sum of a per-token value over each completion (N,), in the dtype of the values.
 
-    Accumulates in float64: the result then depends neither on padding nor on the order of atomic additions on a GPU, up to
-    the last rounding.
+    Accumulates in float64: the result then depends neither on padding nor on the order of atomic additions on a GPU, up
+    to the last rounding.
     """
     wide = values_M.to(torch.float64)
     sums = wide.new_zeros(at.num_sequences).index_add(0, at.sequence, wide)

@@ -17,6 +17,7 @@ from nashtune.logprobs.head import Head, backbone, check_head, find_head
 from nashtune.logprobs.positions import Predicted, collect, model_inputs, predicted, sum_per_sequence
 from nashtune.logprobs.tiles import Tile, tile_bytes, tiled_logprobs
 
+
 @dataclass(frozen=True, kw_only=True)
 class TiledFeatures:
     """Hidden states (M, H) at the predicting positions, with the head that reads them."""
@@ -46,7 +47,8 @@ class TiledEngine(LogProbEngine):
         """One pass of the backbone; its hidden states at the M positions that predict a completion token.
 
         Raises:
-            InputError: the model's logits are not what its LM head makes of its hidden states, or the head carries LoRA.
+            InputError: the model's logits are not what its LM head makes of its hidden states, or the head carries
+                LoRA.
         """
         at = predicted(batch)
         check_head(model, batch)
@@ -64,7 +66,7 @@ class TiledEngine(LogProbEngine):
     def statistics(
         self, policy: TiledFeatures, ref: TiledFeatures, batch: TokenBatch, fn: TokenStatistics
     ) -> dict[str, Tensor]:
-        """Sums over each completion (N,) of `fn`, called on as many tokens with their full vocabulary as fit in a tile."""
+        """Sums over each completion (N,) of `fn`, called on as many tokens (full vocabulary) as fit in a tile."""
         at = policy.at
         # what `fn` makes of two logits is alive too: peak memory is some eight times the budget of a tile
         rows = max(1, min(self.tokens, self._bytes(policy) // (4 * policy.head.weight.shape[0])))

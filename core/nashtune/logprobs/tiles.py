@@ -2,7 +2,8 @@
 
 The (M, V) logits never exist. Forward keeps an online logsumexp over vocabulary tiles. Backward depends on the head:
 trained, each tile of logits is computed again and gives its part of both gradients; frozen (LoRA), the forward already
-accumulates the gradient of each log-prob with respect to its hidden state, as attention accumulates values, and nothing is computed twice.
+accumulates the gradient of each log-prob with respect to its hidden state, as attention accumulates values, and nothing
+is computed twice.
 
 Products run in the head's compute dtype, everything else in float32 (float64 for float64).
 
@@ -40,7 +41,7 @@ class Tile:
 
     @staticmethod
     def fit(num_tokens: int, num_vocabulary: int, num_bytes: int, tokens: int | None = None) -> Tile:
-        """The tile that fills a byte budget in float32: as many tokens as there are, up to 2048, then the vocabulary."""
+        """The tile that fills a byte budget in float32: every token up to a limit, then as much vocabulary as fits."""
         rows = max(1, min(num_tokens, tokens or MAX_TOKENS))
         columns = max(64, num_bytes // (4 * rows) // 64 * 64)
         return Tile(tokens=rows, vocabulary=min(num_vocabulary, columns))
@@ -52,7 +53,7 @@ def tile_bytes(device: torch.device) -> int:
 
 
 def tiled_logprobs(hidden_MH: Tensor, head: Head, target_M: Tensor, tile: Tile) -> Tensor:
-    """log softmax(head(hidden))[target] of each token (M,), float32 or wider, differentiable once in hidden, weight, bias."""
+    """Log-prob of each target under softmax(head(hidden)) (M,), differentiable once in hidden, weight and bias."""
     grad = torch.is_grad_enabled()
     head_grad = grad and (head.weight.requires_grad or (head.bias is not None and head.bias.requires_grad))
     plan = _Plan(
@@ -64,7 +65,8 @@ def tiled_logprobs(hidden_MH: Tensor, head: Head, target_M: Tensor, tile: Tile) 
         recompute=head_grad,
         direction=grad and not head_grad and hidden_MH.requires_grad,
     )
-    return _TiledLogProb.apply(hidden_MH, head.weight, head.bias, target_M, plan)
+    logp: Tensor = _TiledLogProb.apply(hidden_MH, head.weight, head.bias, target_M, plan)  # type: ignore[no-untyped-call]
+    return logp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,7 @@ class _Plan:
         return tile
 
     def slope(self, logits: Tensor) -> Tensor | None:
-        """d logits / d (hidden @ weight.T), None where it is the scale alone."""
+        """Derivative of the soft cap, from the capped logits; None where there is no cap."""
         return None if self.softcap is None else 1.0 - (logits / self.softcap).square_()
 
 
@@ -106,9 +108,7 @@ class _TiledLogProb(torch.autograd.Function):
     """Arguments: hidden (M, H), weight (V, H), bias (V,) or None, target (M,), plan."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, plan: _Plan
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, plan: _Plan) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
             state = _Forward(hidden, weight, bias, target, plan)
             logp = state.run()

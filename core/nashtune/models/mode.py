@@ -11,7 +11,7 @@ from torch import nn
 
 @contextmanager
 def frozen_mode(model: nn.Module) -> Iterator[None]:
-    """No gradient and evaluation mode (no dropout, no gradient checkpointing); each module's own mode is restored after."""
+    """No gradient and evaluation mode (no dropout, no checkpointing); each module's own mode is restored after."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

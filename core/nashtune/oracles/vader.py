@@ -15,8 +15,8 @@ from nashtune.interfaces.oracle import RewardOracle, Rewards
 class VaderOracle(RewardOracle):
     """Compound sentiment of the completion's text, in [-1, 1]; the prompt is not read.
 
-    Hutto and Gilbert, "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text", ICWSM 2014. The
-    score is a fixed function of the text, rounded to four decimals.
+    Hutto and Gilbert, "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text", ICWSM 2014.
+    The score is a fixed function of the text, rounded to four decimals.
     """
 
     def __init__(self) -> None:

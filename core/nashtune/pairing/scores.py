@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from jsonargparse.typing import NonNegativeFloat
 
@@ -55,8 +56,8 @@ class Adjacent(Pairing):
     """Each completion against the next one in rank: up to n-1 pairs of n completions.
 
     Args:
-        min_gap: Least difference of the two scores, in units of the score, >= 0. Equal scores never pair, also at 0, and
-            neighbours that are too close are left out, not bridged.
+        min_gap: Least difference of the two scores, in units of the score, >= 0. Equal scores never pair, also at 0,
+            and neighbours that are too close are left out, not bridged.
     """
 
     def __init__(self, *, min_gap: NonNegativeFloat = 0.0) -> None:
@@ -67,7 +68,7 @@ class Adjacent(Pairing):
         order = _descending(scores)
         return [
             (chosen, rejected)
-            for chosen, rejected in zip(order, order[1:], strict=False)
+            for chosen, rejected in pairwise(order)
             if _apart(scores[chosen], scores[rejected], self.min_gap)
         ]
 

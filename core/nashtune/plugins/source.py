@@ -45,24 +45,25 @@ class Unreadable(Exception):
 
 
 def find_module(name: str) -> ModuleSpec | None:
-    """Like `importlib.util.find_spec`, but never imports the parent packages (torch's cost seconds)."""
+    """Like `importlib.util.find_spec`, but never imports the parent packages (torch's cost seconds).
+
+    None where there is no such module, or where only importing its parents would find it.
+    """
     loaded = sys.modules.get(name)
     if loaded is not None and loaded.__spec__ is not None:
         return loaded.__spec__
     parent = name.rpartition(".")[0]
-    path: list[str] | None = None
-    if parent:
-        above = find_module(parent)
-        if above is None or above.submodule_search_locations is None:
-            return None
-        try:
-            path = list(above.submodule_search_locations)
-        except KeyError:  # a namespace package inside a package that is not imported
-            return None
-    for finder in sys.meta_path:
-        spec = finder.find_spec(name, path) if hasattr(finder, "find_spec") else None
-        if spec is not None:
-            return spec
+    above = find_module(parent) if parent else None
+    if parent and (above is None or above.submodule_search_locations is None):
+        return None
+    try:
+        path = list(above.submodule_search_locations or ()) if above else None
+        for finder in sys.meta_path:
+            spec = finder.find_spec(name, path) if hasattr(finder, "find_spec") else None
+            if spec is not None:
+                return spec
+    except KeyError:
+        pass  # a namespace package inside a package that is not imported: its path cannot be known
     return None
 
 
@@ -70,7 +71,7 @@ def read_module(name: str) -> Source:
     """The parsed source of a module.
 
     Raises:
-        ModuleNotFoundError: there is no such module.
+        ModuleNotFoundError: there is no such module, or only importing its parents would find it.
         SyntaxError: its text is not Python.
         Unreadable: it has no text (compiled, or made by a loader without one).
     """

@@ -27,9 +27,9 @@ class PolicySampler(Sampler):
     """Samples from the policy itself, or greedily at temperature 0.
 
     Noise is Gumbel noise on the log-probs (arg max of log p + Gumbel is a draw from p) from one random stream per
-    completion, so batch-mates and the order of prompts do not matter beyond floating-point rounding of the logits. Nothing
-    but the temperature shapes the distribution: what the model folder's generation settings say (top-p, repetition penalty
-    ...) is set aside, for it would make the returned log-probs those of another policy.
+    completion, so batch-mates and the order of prompts do not matter beyond floating-point rounding of the logits.
+    Nothing but the temperature shapes the distribution: what the model folder's generation settings say (top-p,
+    repetition penalty ...) is set aside, for it would make the returned log-probs those of another policy.
 
     Args:
         max_new_tokens: Longest completion in tokens, EOS included.

@@ -6,7 +6,7 @@ from nashtune.interfaces.schedule import Round, Schedule
 
 
 class OfflineSchedule(Schedule):
-    """One round without sampling: log-probs of the anchors, then gradient steps. How long it trains is the run's choice."""
+    """One round without sampling: log-probs of the anchors, then gradient steps. How long it trains, the run says."""
 
     def rounds(self) -> tuple[Round, ...]:
         """The one round."""

@@ -30,7 +30,8 @@ def cross_check(spec: Spec, found: Collector) -> None:
             )
         if component is None and section in reads:
             found.add(
-                f"{spec.schedule.where}: the schedule '{spec.schedule.name}' reads {section}, which is missing; add `{section}: NAME`"
+                f"{spec.schedule.where}: the schedule '{spec.schedule.name}' reads {section}, which is missing; "
+                f"add `{section}: NAME`"
             )
 
 
@@ -70,10 +71,11 @@ def _check_kl(spec: Spec, found: Collector) -> None:
     reference = spec.references.get("ref")
     if reference is not None and not attribute(reference, "gives_logits", True):
         found.add(
-            f"{reference.where}: kl '{spec.kl.name}' reads the logits of the reference 'ref', and '{reference.name}' gives none; "
-            "use base, adapter_off or checkpoint"
+            f"{reference.where}: kl '{spec.kl.name}' reads the logits of the reference 'ref', and '{reference.name}' "
+            "gives none; use base, adapter_off or checkpoint"
         )
     if attribute(spec.loss, "rows", "pairs") != "pairs":
         found.add(
-            f"{spec.kl.where}: kl '{spec.kl.name}' works on pairs, but the loss '{spec.loss.name}' reads single examples; use fixed"
+            f"{spec.kl.where}: kl '{spec.kl.name}' works on pairs, but the loss '{spec.loss.name}' "
+            "reads single examples; use fixed"
         )

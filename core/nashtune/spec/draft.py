@@ -24,7 +24,7 @@ class Leaf:
 
 
 class Draft:
-    """Single values by key path: `("loss", "name")`, `("loss", "tau")`, `("references", "ref", "name")`, `("about", "title")`.
+    """Single values by key path: `("loss", "name")`, `("loss", "tau")`, `("references", "ref", "name")`.
 
     Putting another name on a component drops the arguments of the old one, which belong to another class; the same name
     again keeps them.

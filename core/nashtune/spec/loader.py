@@ -1,8 +1,8 @@
 """YAML read strictly, with the line of every key.
 
-What is read is YAML 1.2 with three traps closed, all of which PyYAML's own loader leaves open: `1e-5` is a number (PyYAML:
-text), `on`, `off`, `yes` and `no` are text (PyYAML: booleans), and a key given twice is an error (PyYAML: the last one wins).
-`012` is 10 to YAML 1.1 and 12 to YAML 1.2, so here it stays text and an option that wants a number refuses it.
+What is read is YAML 1.2 with three traps closed, all of which PyYAML's own loader leaves open: `1e-5` is a number
+(PyYAML: text), `on`, `off`, `yes` and `no` are text (PyYAML: booleans), and a key given twice is an error (PyYAML: the
+last one wins). `012` is 10 to YAML 1.1 and 12 to YAML 1.2, so here it stays text and an option for numbers refuses it.
 """
 
 from __future__ import annotations

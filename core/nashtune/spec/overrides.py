@@ -1,4 +1,4 @@
-"""Single settings on top of a spec: `--spec.kl.beta 0.2` from the command line, or one line of a run file's `spec:` section."""
+"""Single settings on top of a spec: `--spec.kl.beta 0.2`, or one line of a run file's `spec:` section."""
 
 from __future__ import annotations
 

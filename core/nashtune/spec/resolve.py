@@ -12,12 +12,12 @@ from nashtune.spec.components import resolve_component
 from nashtune.spec.crosscheck import cross_check
 from nashtune.spec.draft import Draft, Leaf
 from nashtune.spec.findings import Collector
-from nashtune.spec.loader import Located, display, read_yaml
+from nashtune.spec.loader import Located, read_yaml
 from nashtune.spec.locate import find_spec, is_path
 from nashtune.spec.model import ABOUT, ABOUT_KINDS, NONE, ComponentSpec, OptimizerSpec, Spec
 from nashtune.spec.overrides import Override
 from nashtune.spec.settings import check_options
-from nashtune.spec.types import Choice, Constant, Mismatch, describe
+from nashtune.spec.types import Choice, Mismatch, Text, describe
 
 BASE = "base"
 
@@ -26,8 +26,8 @@ def resolve(source: str | Path | Mapping[str, Any] | Located, overrides: Sequenc
     """Check a spec and fill in every default. Imports no torch.
 
     Args:
-        source: A name, a path, a mapping in the form of `Spec.to_dict` (from a checkpoint or a run file), or such a mapping
-            with its positions.
+        source: A name, a path, a mapping in the form of `Spec.to_dict` (from a checkpoint or a run file), or such a
+            mapping with its positions.
         overrides: Settings on top, in order; a later one wins.
 
     Raises:
@@ -140,7 +140,7 @@ def _about(draft: Draft, found: Collector) -> dict[str, str]:
             found.add(f"{leaf.where}: about.{key} is not known{nearest(key, ABOUT)}")
             continue
         try:
-            about[key] = (Choice(ABOUT_KINDS) if key == "kind" else Constant(str)).check(leaf.value)
+            about[key] = (Choice(ABOUT_KINDS) if key == "kind" else Text()).check(leaf.value)
         except Mismatch as mismatch:
             found.add(f"{leaf.where}: about.{key}: {mismatch}")
     return about

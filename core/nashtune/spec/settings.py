@@ -12,8 +12,9 @@ from nashtune.plugins.classinfo import Argument, ClassInfo, argument_docs
 from nashtune.plugins.lookup import Found, literal, look_up
 from nashtune.plugins.source import Unreadable, read_module
 from nashtune.plugins.static import class_info
+from nashtune.spec.annotations import parse
 from nashtune.spec.findings import Collector
-from nashtune.spec.types import Mismatch, Type, Typed, describe, parse
+from nashtune.spec.types import Mismatch, Type
 
 
 def check_options(
@@ -131,12 +132,9 @@ class Record(Type):
 
     info: ClassInfo
 
-    def check(self, value: Any) -> Any:
-        """The given fields, checked; defaults are left to the class."""
-        if isinstance(value, Typed):
-            value = value.value
+    def _check(self, value: Any) -> Any:
         if not isinstance(value, Mapping):
-            raise Mismatch(f"expected {self.expected()}, found {describe(value)}")
+            raise self._refuse(value)
         known = {argument.name: argument for argument in self.info.arguments}
         for key, part in value.items():
             if key not in known:
@@ -150,12 +148,10 @@ class Record(Type):
             raise Mismatch(f"{self.info.name} needs {' and '.join(missing)}")
         return dict(value)
 
-    def expected(self) -> str:
-        """In words."""
+    def _expected(self) -> str:
         return f"a mapping ({', '.join(argument.name for argument in self.info.arguments)})"
 
-    def schema(self) -> dict[str, Any]:
-        """As JSON schema."""
+    def _schema(self) -> dict[str, Any]:
         return object_schema(self.info.arguments, self.info.module)
 
 

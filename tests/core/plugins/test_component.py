@@ -19,7 +19,10 @@ def test_a_component_like_those_in_the_guide_has_no_problem():
         (Component("kl", "none", "a:B"), "is not 'none'"),
         (Component("loss", "a.b", "a:B"), "a name is made of a-z"),
         (Component("loss", "acme", "acme.Loss"), "'package.module:Class'"),
-        (Component("loss", "acme", "a:B", api=API + 1), f"needs plugin API {API + 1}, this nashtune has {API}; upgrade"),
+        (
+            Component("loss", "acme", "a:B", api=API + 1),
+            f"needs plugin API {API + 1}, this nashtune has {API}; upgrade",
+        ),
         (Component("loss", "acme", "a:B", api=0), "whole number"),
         (Component("loss", "acme", "a:B", api="1"), "whole number"),
         (Component(["loss"], "acme", "a:B"), "unknown kind"),

@@ -156,7 +156,9 @@ def test_a_broken_plugin_is_recorded_and_the_others_go_on(site, what):
 
 def test_a_component_of_a_plugin_that_failed_elsewhere_says_so_by_name(site):
     site.dist("half", half="half_pkg")
-    site.file("half_pkg.py", GOOD.format(name="half") + "\n    @hookimpl\n    def nashtune_spec_dir():\n        return []\n")
+    site.file(
+        "half_pkg.py", GOOD.format(name="half") + "\n    @hookimpl\n    def nashtune_spec_dir():\n        return []\n"
+    )
     with pytest.raises(InputError, match=r"loss 'half' cannot be used: plugin 'half' failed: .*'nashtune_spec_dir'"):
         found().registry.get("loss", "half")
 
@@ -165,7 +167,8 @@ def test_a_hook_of_a_later_nashtune_may_be_marked_optional(site):
     site.dist("later", later="later_pkg")
     site.file(
         "later_pkg.py",
-        GOOD.format(name="later") + "\n    @hookimpl(optionalhook=True)\n    def nashtune_games():\n        return []\n",
+        GOOD.format(name="later")
+        + "\n    @hookimpl(optionalhook=True)\n    def nashtune_games():\n        return []\n",
     )
     assert record(found(), "later").status == "ok"
 
@@ -279,7 +282,7 @@ def test_strict_makes_any_failure_fatal(site, monkeypatch):
     site.dist("broken", broken="broken_pkg")
     site.file("broken_pkg.py", "import not_there_at_all")
     monkeypatch.setenv("NASHTUNE_STRICT_PLUGINS", "1")
-    with pytest.raises(InputError, match="NASHTUNE_STRICT_PLUGINS=1: plugin 'broken' failed: .*not_there_at_all"):
+    with pytest.raises(InputError, match=r"NASHTUNE_STRICT_PLUGINS=1: plugin 'broken' failed: .*not_there_at_all"):
         load_plugins()
     monkeypatch.setenv("NASHTUNE_BLOCK", "broken")
     assert record(load_plugins(), "broken").status == "blocked"

@@ -28,7 +28,9 @@ def test_names_are_sorted_and_of_one_kind():
 def test_an_unknown_name_gets_the_nearest_one_and_the_note():
     registry = Registry(lambda: "; plugin 'b' failed: no torch")
     registry.add(entry("a"))
-    with pytest.raises(InputError, match=r"no loss is called 'acne'; did you mean 'acme'\? .*plugin 'b' failed: no torch"):
+    with pytest.raises(
+        InputError, match=r"no loss is called 'acne'; did you mean 'acme'\? .*plugin 'b' failed: no torch"
+    ):
         registry.get("loss", "acne")
 
 

@@ -1,0 +1,242 @@
+"""The `data` section of a run: reads, checks and tokenises the splits, and hands out micro-batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from jsonargparse.typing import PositiveInt
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
+
+from nashtune.data.collate import CollateExamples, collate_pairs
+from nashtune.data.loader import Collate, RowLoader, TrainLoader, check_same_data
+from nashtune.data.order import BatchOrder
+from nashtune.data.report import TokenisationReport
+from nashtune.data.rows import Labels, RankedPairs, read_rows
+from nashtune.data.template import TemplateName, make_template
+from nashtune.data.tokenise import Limits, Overflow, TokenRow, tokenise
+from nashtune.errors import InputError
+from nashtune.interfaces.batch import RowKind
+
+
+class PreferenceData(LightningDataModule):
+    """Training and held-out preferences.
+
+    Rows are {prompt, chosen, rejected[, p_chosen]}, {prompt, completion, label} or {prompt, responses[, scores]}; a
+    prompt is a text or a list of messages {role, content}. Files are .jsonl, .jsonl.gz or .parquet;
+    `hub:owner/name[:split]` is a data set by name.
+
+    Args:
+        train: Rows to train on.
+        validation: Held-out rows, measured during training.
+        test: Held-out rows for the test command.
+        batch_size: Pairs (or examples) of a micro-batch on one device.
+        eval_batch_size: The same for held-out rows; as batch_size when absent.
+        max_length: Longest prompt and completion together, in tokens.
+        max_prompt_length: Longest prompt, in tokens.
+        overflow: What to do with longer rows: stop, leave them out, or keep only the end of the prompt. Completions
+            are never cut.
+        labels: hard: chosen is better for certain. soft: with probability p_chosen, a column of the rows.
+        ranked_pairs: Which pairs a row with ranked responses gives.
+        template: chat: the tokenizer's chat template. plain: prompt and completion as they are.
+        limit: Use only the first rows of each split.
+    """
+
+    def __init__(
+        self,
+        train: str | None = None,
+        validation: str | None = None,
+        test: str | None = None,
+        *,
+        batch_size: PositiveInt = 4,
+        eval_batch_size: PositiveInt | None = None,
+        max_length: PositiveInt = 1024,
+        max_prompt_length: PositiveInt | None = None,
+        overflow: Overflow = "error",
+        labels: Labels = "hard",
+        ranked_pairs: RankedPairs = "best_worst",
+        template: TemplateName = "chat",
+        limit: PositiveInt | None = None,
+    ) -> None:
+        super().__init__()
+        self.sources = {"train": train, "validation": validation, "test": test}
+        self.batch_size = int(batch_size)
+        self.eval_batch_size = int(eval_batch_size or batch_size)
+        self.limits = Limits(max_length=max_length, max_prompt_length=max_prompt_length, overflow=overflow)
+        self.labels: Labels = labels
+        self.ranked_pairs: RankedPairs = ranked_pairs
+        self.template: TemplateName = template
+        self.limit = limit
+        self.tokenizer: Any = None
+        self.reports: dict[str, TokenisationReport] = {}
+        self._rows: dict[str, list[TokenRow]] = {}
+        self._kind: RowKind = "pairs"
+        self._seed = 0
+
+    def bind(self, *, tokenizer: Any, rows: RowKind, uses_p_chosen: bool, seed: int) -> None:
+        """Say what the data are for; to be called before `setup`.
+
+        Args:
+            tokenizer: The policy's.
+            rows: What the loss trains on.
+            uses_p_chosen: Whether the loss reads soft labels.
+            seed: Of the order of rows, >= 0.
+
+        Raises:
+            InputError: settings that this loss or tokenizer cannot serve.
+        """
+        if self.labels == "soft" and not uses_p_chosen:
+            raise InputError(
+                "data.labels: soft, but the spec's loss does not read p_chosen; use data.labels: hard, or another loss"
+            )
+        if rows == "examples":
+            for name, size in (("batch_size", self.batch_size), ("eval_batch_size", self.eval_batch_size)):
+                if size < 2:
+                    raise InputError(
+                        f"data.{name}: {size}, but the spec's loss compares each example with another one of its "
+                        "micro-batch; "
+                        "use 2 or more"
+                    )
+        make_template(self.template, tokenizer)
+        if self.tokenizer is not None:  # bound again, perhaps to another tokenizer: nothing read before counts
+            self.reports, self._rows = {}, {}
+        self.tokenizer, self._kind, self._seed = tokenizer, rows, seed
+
+    def setup(self, stage: str) -> None:
+        """Read, check and tokenise the splits of a stage ("fit", "validate", "test" or "predict"), once.
+
+        Raises:
+            InputError: a split is missing, or anything is wrong with its rows.
+        """
+        for split in self._splits(stage):
+            if split not in self._rows:
+                self._read(split)
+
+    def _splits(self, stage: str) -> list[str]:
+        given = [split for split, source in self.sources.items() if source is not None]
+        if stage == "predict":
+            wanted = "test" if "test" in given else "validation"
+        else:
+            wanted = {"fit": "train", "validate": "validation", "test": "test"}[stage]
+        if wanted not in given:
+            have = f" (given: {', '.join(given)})" if given else ""
+            raise InputError(
+                f"data.{wanted}: missing, and `nashtune {stage}` needs it{have}; give a file: --data.{wanted} FILE"
+            )
+        return ["train", "validation"] if stage == "fit" and "validation" in given else [wanted]
+
+    def _read(self, split: str) -> None:
+        source = self.sources[split]
+        assert source is not None and self.tokenizer is not None, "bind() comes before setup()"
+        found = read_rows(source, self._kind, self.labels, self.ranked_pairs, self.limit)
+        template = make_template(self.template, self.tokenizer)
+        rows, report = tokenise(found, template, self.limits, soft=self.labels == "soft", split=split)
+        self._rows[split], self.reports[split] = rows, report
+
+    def train_dataloader(self) -> TrainLoader:
+        """Shuffled micro-batches of this rank, resumable in the middle of an epoch."""
+        trainer = self.trainer
+        assert trainer is not None, "a training loader counts by its trainer's progress"
+        progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+        order = self._order("train", trainer.world_size)
+        return TrainLoader(
+            self._rows["train"],
+            order,
+            self._collate(),
+            fingerprint=self.fingerprint("train"),
+            processed=lambda: progress.total.processed,
+            per_epoch=self._per_epoch(order),
+        )
+
+    def val_dataloader(self) -> RowLoader | list[RowLoader]:
+        """The validation rows in their own order; nothing when there are none."""
+        return self._held_out("validation") if "validation" in self._rows else []
+
+    def test_dataloader(self) -> RowLoader:
+        """The test rows in their own order."""
+        return self._held_out("test")
+
+    def predict_dataloader(self) -> RowLoader:
+        """The test rows, or the validation rows where there is no test split."""
+        return self._held_out(self._splits("predict")[0])
+
+    def _held_out(self, split: str) -> RowLoader:
+        world = self.trainer.world_size if self.trainer is not None else 1
+        return RowLoader(self._rows[split], self._order(split, world), self._collate())
+
+    def _collate(self) -> Collate:
+        if self._kind == "pairs":
+            return collate_pairs
+        return CollateExamples(self.limits.max_length, self.tokenizer.bos_token_id)
+
+    def _order(self, split: str, world_size: int) -> BatchOrder:
+        trainer: Any = self.trainer
+        training = split == "train"
+        return BatchOrder(
+            size=len(self._rows[split]),
+            batch_size=self.batch_size if training else self.eval_batch_size,
+            seed=self._seed,
+            shuffle=training and not (trainer is not None and trainer.overfit_batches > 0),
+            rank=trainer.global_rank if trainer is not None else 0,
+            world_size=world_size,
+            least=2 if self._kind == "examples" else 1,
+        )
+
+    def _per_epoch(self, order: BatchOrder) -> int:
+        """Micro-batches that the trainer takes from an epoch."""
+        limit = self.trainer.limit_train_batches if self.trainer is not None else None
+        if limit is None:
+            return len(order)
+        return min(limit, len(order)) if isinstance(limit, int) else int(len(order) * limit)
+
+    def steps_per_epoch(self, accumulate: int, world_size: int) -> int:
+        """Optimiser steps of an epoch.
+
+        Args:
+            accumulate: Micro-batches per optimiser step.
+            world_size: Data-parallel ranks.
+        """
+        return math.ceil(self._per_epoch(self._order("train", world_size)) / accumulate)
+
+    def window_size(self, batch_idx: int, accumulate: int) -> int:
+        """Pairs or examples, on all ranks, of the optimiser step that a micro-batch belongs to.
+
+        The last step of an epoch may have fewer micro-batches, and its last micro-batch fewer rows: dividing the
+        summed loss by this number gives the mean over the step's true number of pairs.
+
+        Args:
+            batch_idx: Index of the micro-batch in its epoch.
+            accumulate: Micro-batches per optimiser step.
+        """
+        order = self._order("train", self.trainer.world_size if self.trainer is not None else 1)
+        first = batch_idx - batch_idx % accumulate
+        return order.rows_between(first, min(first + accumulate, self._per_epoch(order)))
+
+    def fingerprint(self, split: str) -> str:
+        """sha256 of a split's token ids and labels."""
+        return self.reports[split].fingerprint
+
+    def where(self, split: str, row: int) -> str:
+        """`file:line` of a row of a batch."""
+        return self._rows[split][row].where
+
+    def sample_prompts(self, n: int) -> list[tuple[str, list[int]]]:
+        """The first `n` different held-out prompts, as text and as token ids; none without a validation split."""
+        prompts = {row.prompt_ids: row.prompt_text for row in self._rows.get("validation", [])}
+        return [(text, list(ids)) for ids, text in list(prompts.items())[:n]]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which data a checkpoint was made with."""
+        return {split: report.fingerprint for split, report in self.reports.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Refuse to go on training with other data; the loader's own state is only read in the middle of an epoch.
+
+        Raises:
+            InputError: the training rows are not those of the checkpoint.
+        """
+        trainer = self.trainer
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING and "train" in state_dict:
+            check_same_data({"fingerprint": state_dict["train"]}, {"fingerprint": self.fingerprint("train")})

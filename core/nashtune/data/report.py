@@ -1,0 +1,109 @@
+"""What became of the rows: read, used, dropped, shortened, and what was found on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Token counts of many texts."""
+
+    shortest: int
+    median: int
+    longest: int
+    total: int
+
+    @classmethod
+    def of(cls, counts: Sequence[int]) -> Lengths:
+        """Of these counts, at least one."""
+        ordered = sorted(counts)
+        return cls(ordered[0], ordered[len(ordered) // 2], ordered[-1], sum(ordered))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenisationReport:
+    """Counts of one split.
+
+    Args:
+        split: train, validation or test.
+        source: Where the rows come from.
+        kind: What a used row is: "pairs" or "examples".
+        read: Rows read.
+        used: Pairs or examples that are trained or measured on.
+        dropped_overflow: Left out because prompt and completion are longer than `max_length`, or the prompt than its
+            limit.
+        dropped_completion: Left out although prompts may be shortened, because the completion alone does not fit.
+        truncated: Prompts that lost their beginning. Completions are never cut.
+        duplicates: Pairs or examples that repeat an earlier one exactly.
+        special_text: Rows whose own text contains special tokens.
+        eos_written: Rows with EOS written at the end of a completion; it was not doubled.
+        trimmed: Rows with a completion that the chat template changed, for example by cutting spaces at its ends.
+        desirable: Desirable ones among the examples.
+        prompt_tokens: Lengths of prompts.
+        completion_tokens: Lengths of completions, EOS included.
+        prompt_start: The first tokens of the first prompt, as text.
+        completion_end: The last tokens of the first completion, as text.
+        fingerprint: sha256 of the token ids and labels.
+        notes: What else a user should know, in sentences.
+    """
+
+    split: str
+    source: str
+    kind: str
+    read: int
+    used: int
+    dropped_overflow: int
+    dropped_completion: int
+    truncated: int
+    duplicates: int
+    special_text: int
+    eos_written: int
+    trimmed: int
+    desirable: int | None
+    prompt_tokens: Lengths
+    completion_tokens: Lengths
+    prompt_start: str
+    completion_end: str
+    fingerprint: str
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {**asdict(self), "notes": list(self.notes)}
+
+    def table(self) -> Table:
+        """For the terminal; lines that say nothing (zero counts) are left out."""
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table("", "", title=f"data: {self.split}", show_header=False, title_justify="left")
+        table.add_row("source", escape(self.source))
+        table.add_row(self.kind, f"{self.used} used of {self.read} rows read")
+        if self.desirable is not None:
+            table.add_row("desirable", f"{self.desirable}, undesirable {self.used - self.desirable}")
+        for label, lengths in (("prompt tokens", self.prompt_tokens), ("completion tokens", self.completion_tokens)):
+            table.add_row(
+                label, f"{lengths.shortest} to {lengths.longest}, median {lengths.median}, total {lengths.total}"
+            )
+        table.add_row("prompt begins", escape(repr(self.prompt_start)))
+        table.add_row("completion ends", escape(repr(self.completion_end)))
+        counts = {
+            "dropped: too long": self.dropped_overflow,
+            "dropped: completion too long": self.dropped_completion,
+            "prompts truncated": self.truncated,
+            "special tokens in text": self.special_text,
+            "EOS written in text": self.eos_written,
+            "changed by template": self.trimmed,
+        }
+        for label, count in counts.items():
+            if count:
+                table.add_row(label, str(count))
+        for note in self.notes:
+            table.add_row("note", escape(note))
+        return table

@@ -1,0 +1,78 @@
+"""A batch that watches its readers: which inputs of a conformance vector a method reads, and which it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from nashtune.errors import InputError
+from nashtune.interfaces import ExampleBatch, PairBatch
+
+
+class _Watched:
+    """Mixin: a batch that notes which of its fields are read, and refuses those that were not given."""
+
+    _read: set[str]
+    _absent: Mapping[str, str]
+    _names: frozenset[str]
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in object.__getattribute__(self, "_names"):
+            self._read.add(name)
+            if name in self._absent:
+                raise InputError(self._absent[name])
+        return super().__getattribute__(name)
+
+
+class _WatchedPairs(_Watched, PairBatch):
+    _names = frozenset(one.name for one in fields(PairBatch))
+
+
+class _WatchedExamples(_Watched, ExampleBatch):
+    _names = frozenset(one.name for one in fields(ExampleBatch))
+
+
+class _Anchors(dict[str, Any]):
+    """Anchors that note which are read and say which inputs are missing."""
+
+    def __init__(self, given: Mapping[str, Any], read: set[str], missing: str) -> None:
+        super().__init__(given)
+        self._read, self._missing = read, missing
+
+    def __getitem__(self, name: str) -> Any:
+        self._read.add(name)
+        return super().__getitem__(name)
+
+    def __missing__(self, name: str) -> Any:
+        raise InputError(self._missing.format(name=name))
+
+
+def watch(batch: PairBatch | ExampleBatch, read: set[str], who: str, extra: Sequence[str]) -> PairBatch | ExampleBatch:
+    """A copy of the batch that adds to `read` what is read, and raises InputError for what was not given."""
+    parts = dict(vars(batch))
+    absent: dict[str, str] = {}
+    needs = f"{who} needs {{name}}_chosen and {{name}}_rejected"
+    for name in ("len_chosen", "len_rejected", "length"):
+        if name in parts and bool(parts[name].isnan().any()):
+            absent[name] = f"{who} needs {'len_chosen and len_rejected' if name != 'length' else 'length'}"
+    if isinstance(batch, ExampleBatch):
+        needs = f"{who} needs {{name}} (or {{name}}_chosen and {{name}}_rejected)"
+        if batch.policy_mismatched is None:
+            ways = " or ".join(["policy_mismatched and ref_mismatched", *extra])
+            absent["policy_mismatched"] = f"{who} needs {ways}"
+        mismatched = f"{who} needs {{name}}_mismatched"
+        parts["anchors_mismatched"] = _Anchors(batch.anchors_mismatched, read, mismatched)
+    parts["anchors"] = _Anchors(batch.anchors, read, needs)
+    watched = (_WatchedExamples if isinstance(batch, ExampleBatch) else _WatchedPairs)(**parts)
+    object.__setattr__(watched, "_read", read)
+    object.__setattr__(watched, "_absent", absent)
+    return watched
+
+
+def was_read(name: str, read: set[str]) -> bool:
+    """Whether a standard input reached the loss or the controller."""
+    if name.startswith("policy"):
+        return True
+    side = name.rsplit("_", 1)[0]
+    return name in read or side in read or (side == "len" and "length" in read)

@@ -1,0 +1,119 @@
+"""Weights into memory: a causal LM, with or without an adapter.
+
+Base models run without dropout: a policy and its reference must be the same function where their weights are the same,
+and a log-ratio under two dropout masks is noise. LoRA's own dropout is `lora.dropout`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from nashtune.errors import InputError
+from nashtune.models.config import LoraSettings
+from nashtune.models.locate import ModelFolder
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A model in memory.
+
+    Args:
+        model: The transformers model, or a peft model around it.
+        settings: What its config said about dropout and cache before training changed it, to be restored in what is
+            saved.
+    """
+
+    model: Any
+    settings: Mapping[str, Any]
+
+
+def load_model(
+    folder: ModelFolder,
+    *,
+    precision: str,
+    attention: str,
+    adapter: Literal["train", "merge"],
+    option: str = "policy.path",
+) -> Loaded:
+    """A causal LM from a folder; of an adapter folder the base model with the adapter on it, trainable or merged.
+
+    Raises:
+        InputError: the config or the weights cannot be read, weights are missing, or the attention is not available.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(folder.base, local_files_only=True)
+        settings = _training_settings(config)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder.base,
+            config=config,
+            dtype=DTYPES[precision],
+            attn_implementation=attention,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise InputError(f"{option}: {folder.base} cannot be loaded: {error}") from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":  # a cut weight file
+            raise
+        raise InputError(f"{option}: the weights in {folder.base} cannot be read: {error}") from error
+    # transformers fills what is missing with random numbers and says so in a log line
+    if missing := sorted(info["missing_keys"]):
+        raise InputError(f"{option}: {folder.base} lacks {len(missing)} weights, such as {missing[0]}")
+    if folder.is_adapter:
+        model = _with_adapter(model, folder, merge=adapter == "merge", option=option)
+    return Loaded(model=model, settings=settings)
+
+
+def _training_settings(config: Any) -> dict[str, Any]:
+    """Switches cache and dropout off in a config and returns the values it had."""
+    text = config.get_text_config()
+    before = {"use_cache": getattr(text, "use_cache", None)}
+    text.use_cache = False
+    for name, value in list(vars(text).items()):
+        if ("dropout" in name or "pdrop" in name or "layerdrop" in name) and isinstance(value, float) and value > 0:
+            before[name] = value
+            setattr(text, name, 0.0)
+    return before
+
+
+def _with_adapter(model: Any, folder: ModelFolder, *, merge: bool, option: str) -> Any:
+    from peft import PeftModel
+
+    try:
+        peft_model = PeftModel.from_pretrained(model, str(folder.path), is_trainable=not merge)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise InputError(f"{option}: the adapter {folder.path} does not fit {folder.base}: {error}") from error
+    return peft_model.merge_and_unload(safe_merge=True) if merge else peft_model
+
+
+def add_lora(model: Any, lora: LoraSettings) -> Any:
+    """The model inside a peft wrapper with a fresh adapter; only the adapter is trainable.
+
+    Raises:
+        InputError: a target module is not there.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    targets = lora.target_modules
+    try:
+        return get_peft_model(
+            model,
+            LoraConfig(
+                r=lora.r,
+                lora_alpha=lora.alpha,
+                lora_dropout=lora.dropout or 0.0,
+                target_modules=targets if isinstance(targets, str) else list(targets),
+                task_type="CAUSAL_LM",
+            ),
+        )
+    except ValueError as error:
+        raise InputError(f"policy.lora: {error}") from error

@@ -1,0 +1,156 @@
+"""The policy: a Hugging Face causal LM, all of its weights or an adapter trained.
+
+Legend: N = sequences, M = completion tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from nashtune.errors import InputError, nearest
+from nashtune.interfaces.batch import TokenBatch
+from nashtune.interfaces.policy import LogProbEngine, Policy
+from nashtune.models.config import LoraSettings, PolicyConfig
+from nashtune.models.export import save_model
+from nashtune.models.loading import Loaded, add_lora, load_model
+from nashtune.models.locate import ModelFolder, locate
+from nashtune.models.preflight import load_tokenizer
+
+AdapterKind = Literal["none", "fresh", "continued"]
+
+
+class HFPolicy(nn.Module, Policy):
+    """A causal LM behind the `Policy` interface. Nothing is read before `load`.
+
+    Args:
+        config: What the run file says.
+
+    Attributes:
+        model: The transformers model, or a peft model around it; None before `load`.
+        adapter: "none" when all weights are trained; "fresh" with `lora`, so that the starting point is the adapter
+            switched off; "continued" when the path is an adapter folder that is trained further.
+        folder: The folders behind the path.
+    """
+
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model: Any = None
+        self.adapter: AdapterKind = "none"
+        self._folder: ModelFolder | None = None
+        self._settings: Mapping[str, Any] = {}
+
+    @property
+    def folder(self) -> ModelFolder:
+        """The folders behind the path, looked up once."""
+        if self._folder is None:
+            self._folder = locate(self.config.path)
+        return self._folder
+
+    @property
+    def is_adapter_folder(self) -> bool:
+        """Whether the path is a LoRA adapter."""
+        return self.folder.is_adapter
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def tokenizer(self) -> Any:
+        """The tokenizer, freshly read (transformers' PreTrainedTokenizerBase)."""
+        return load_tokenizer(self.config.path)
+
+    def load(self) -> None:
+        """Reads the weights, adds the adapter, sets up gradient checkpointing. A second call does nothing.
+
+        Raises:
+            InputError: the folder, its weights, the adapter or the LoRA settings are wrong.
+        """
+        if self.model is not None:
+            return
+        loaded = self.starting_model()
+        self._settings = loaded.settings
+        self.model = loaded.model
+        if self.config.lora is not None:
+            self.model = add_lora(self.model, self.config.lora)
+            self.adapter = "fresh"
+        elif self.is_adapter_folder:
+            self.adapter = "continued"
+        if self.config.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.model.train()
+
+    def starting_model(self) -> Loaded:
+        """The weights that training starts from, read anew, without the fresh adapter (it changes nothing yet)."""
+        return load_model(
+            self.folder,
+            precision=self.config.precision,
+            attention=self.config.attention,
+            adapter="train" if self.config.lora is None else "merge",
+        )
+
+    def forward(self, batch: TokenBatch, engine: LogProbEngine) -> Any:
+        """Features of the batch under the current weights."""
+        return engine.forward(self.loaded(), batch)
+
+    def loaded(self) -> Any:
+        """The model; a RuntimeError where `load` was forgotten."""
+        if self.model is None:
+            raise RuntimeError("the policy's weights are not loaded: call load() first")
+        return self.model
+
+    def trainable_state_dict(self) -> dict[str, Tensor]:
+        """Name -> weight of what is trained: with LoRA the adapter alone. Tied weights appear once; no copies."""
+        return {name: weight.detach() for name, weight in self.loaded().named_parameters() if weight.requires_grad}
+
+    def load_trainable_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Inverse of `trainable_state_dict`, in place.
+
+        Raises:
+            InputError: names or shapes differ: the checkpoint is of another model or of other LoRA settings.
+        """
+        own = dict(self.trainable_state_dict())
+        where = "checkpoint: it does not belong to this policy (another model or other policy.lora settings): "
+        if missing := sorted(own.keys() - state.keys()):
+            raise InputError(f"{where}{len(missing)} weights are missing, such as {missing[0]}")
+        if unknown := sorted(state.keys() - own.keys()):
+            guess = nearest(unknown[0], own) if len(own) <= 20 else ""
+            raise InputError(f"{where}{len(unknown)} weights are not in the policy, such as {unknown[0]}{guess}")
+        for name, weight in own.items():
+            if weight.shape != state[name].shape:
+                raise InputError(f"{where}{name} is {tuple(state[name].shape)}, the policy's is {tuple(weight.shape)}")
+        with torch.no_grad():
+            for name, weight in own.items():
+                weight.copy_(state[name])
+
+    def save_pretrained(self, folder: str | Path, merged: bool | None = None) -> None:
+        """Writes a folder that transformers (or peft) loads, with tokenizer and generation config beside the weights.
+
+        Args:
+            folder: Made if missing; files of the same name are replaced, and only once everything is written.
+            merged: Of a policy with an adapter: True for full weights with the adapter merged in, False for the adapter
+                alone. None takes the adapter, or, where the adapter sits on weights that exist in no folder (an SFT
+                adapter merged in memory), the merged weights.
+
+        Raises:
+            InputError: the adapter alone was asked for where there is none or where its base is in no folder.
+        """
+        in_memory = self.adapter == "fresh" and self.is_adapter_folder
+        if merged is False and self.adapter == "none":
+            raise InputError("merged: false, but all weights were trained: there is no adapter to save")
+        if merged is False and in_memory:
+            raise InputError(
+                f"merged: false, but the adapter sits on {self.folder.path} merged into its base model, which is in no "
+                "folder: without it the adapter means something else. Save with merged: true"
+            )
+        merge = self.adapter != "none" and (in_memory if merged is None else merged)
+        save_model(self.loaded(), Path(folder), self.folder, self._settings, merge=merge)
+
+
+__all__ = ["AdapterKind", "HFPolicy", "LoraSettings", "PolicyConfig"]

@@ -1,0 +1,166 @@
+"""What can be known about a model before its weights load.
+
+Everything but `check_lora` and `load_tokenizer` works without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nashtune.errors import InputError, nearest
+from nashtune.models.config import LoraSettings, PolicyConfig
+from nashtune.models.locate import TOKENIZER_MODELS, ModelFolder, locate, read_json
+
+SFT_TRAP = (
+    "would be the base model and not the SFT model: with the adapter off, what it learned is gone. "
+    "Use the reference `base` (a frozen copy of the starting weights) or `checkpoint`, or add policy.lora, "
+    "which merges the adapter first"
+)
+
+
+def preflight(
+    config: PolicyConfig, *, chat: bool, references: Mapping[str, str] | None = None, option: str = "policy"
+) -> ModelFolder:
+    """Every check of a policy that needs no weights.
+
+    Args:
+        config: The policy.
+        chat: Whether prompts go through the tokenizer's chat template.
+        references: Component name of each of the spec's references, such as {"ref": "adapter_off"}.
+        option: Where the user wrote it, for messages.
+
+    Returns:
+        The folders behind `config.path`.
+
+    Raises:
+        InputError: the first thing that is wrong.
+    """
+    folder = check_folder(config.path, chat=chat, option=f"{option}.path")
+    for name, component in (references or {}).items():
+        if component == "adapter_off":
+            check_adapter_off(folder, config.lora, f"references.{name}")
+    if config.lora is not None:
+        check_lora(folder, config.lora, f"{option}.lora")
+    return folder
+
+
+def check_folder(path: str, *, chat: bool, option: str = "policy.path") -> ModelFolder:
+    """Model, weights, tokenizer, chat template and vocabulary of a path.
+
+    Raises:
+        InputError: one of them is missing, or the tokenizer has tokens that the model has no embedding for.
+    """
+    folder = locate(path, option)
+    config = read_json(folder.base / "config.json", option)
+    for place in {folder.base, folder.path}:
+        if not any(file.parent == place for file in folder.weight_files()):
+            raise InputError(f"{option}: {place} holds no weights (*.safetensors or *.bin)")
+    if not any((folder.tokenizer / name).is_file() for name in TOKENIZER_MODELS):
+        raise InputError(
+            f"{option}: {folder.tokenizer} has no tokenizer ({', '.join(TOKENIZER_MODELS)}); "
+            "save it there with tokenizer.save_pretrained"
+        )
+    if chat and not has_chat_template(folder.tokenizer):
+        raise InputError(
+            f"{option}: the tokenizer in {folder.tokenizer} has no chat template; set data.template: plain, "
+            "or add chat_template.jinja to the folder"
+        )
+    check_vocabulary(folder, config, option)
+    return folder
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether a tokenizer folder holds a chat template, in any of the places where transformers looks."""
+    if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
+        return True
+    settings = folder / "tokenizer_config.json"
+    return settings.is_file() and bool(read_json(settings, "policy.path").get("chat_template"))
+
+
+def check_vocabulary(folder: ModelFolder, config: Mapping[str, Any], option: str) -> None:
+    """Whether every token id has an embedding. A larger embedding (padded to a round number) is usual and accepted.
+
+    Raises:
+        InputError: the tokenizer's largest id is not below the model's vocabulary size.
+    """
+    file = folder.tokenizer / "tokenizer.json"
+    size = config.get("vocab_size", (config.get("text_config") or {}).get("vocab_size"))
+    if not file.is_file() or not isinstance(size, int):
+        return
+    from tokenizers import Tokenizer
+
+    try:
+        ids = Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True).values()
+    except Exception as error:  # the Rust reader raises a bare Exception
+        raise InputError(f"{option}: {file} cannot be read: {error}") from error
+    if max(ids, default=-1) >= size:
+        raise InputError(
+            f"{option}: the tokenizer in {folder.tokenizer} has {max(ids) + 1} tokens, the model in {folder.base} has "
+            f"embeddings for {size}; they do not belong together"
+        )
+
+
+def check_adapter_off(folder: ModelFolder, lora: LoraSettings | None, option: str) -> None:
+    """Whether "the policy with its adapter off" is the policy at the start of training.
+
+    Raises:
+        InputError: there is no adapter, or it holds what SFT learned.
+    """
+    if folder.is_adapter and lora is None:
+        raise InputError(f"{option}: adapter_off with the SFT adapter {folder.path} {SFT_TRAP}")
+    if lora is None:
+        raise InputError(
+            f"{option}: adapter_off, but all weights are trained, so there is no adapter to switch off; "
+            "use the reference `base`, or add policy.lora"
+        )
+
+
+def check_lora(folder: ModelFolder, lora: LoraSettings, option: str = "policy.lora") -> None:
+    """Whether the modules that get an adapter exist, in the model built without memory for its weights.
+
+    Raises:
+        InputError: a name matches no module, or a module that is not a linear layer or an embedding.
+    """
+    if lora.target_modules == "all-linear":
+        return
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.pytorch_utils import Conv1D
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder.base, local_files_only=True))
+    except (ValueError, KeyError, OSError) as error:
+        raise InputError(f"{folder.base}: no causal LM can be built from config.json: {error}") from error
+    fit = (torch.nn.Linear, torch.nn.Embedding, Conv1D)
+    modules = dict(model.named_modules())
+    known = {name.rsplit(".", 1)[-1] for name, module in modules.items() if isinstance(module, fit)}
+    if not lora.target_modules:
+        raise InputError(f"{option}.target_modules: the list is empty{nearest('', known)}")
+    for target in lora.target_modules:
+        found = [module for name, module in modules.items() if name == target or name.endswith(f".{target}")]
+        where = f"{option}.target_modules: {target!r}"
+        if not found:
+            raise InputError(f"{where} is not a module of {type(model).__name__}{nearest(target, known)}")
+        if not isinstance(found[0], fit):
+            kind = type(found[0]).__name__
+            raise InputError(f"{where} is a {kind}; an adapter goes on linear layers{nearest(target, known)}")
+
+
+def load_tokenizer(path: str | Path, option: str = "policy.path") -> Any:
+    """The tokenizer of a model or adapter folder (transformers' PreTrainedTokenizerBase).
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    folder = locate(str(path), option).tokenizer
+    if not any((folder / name).is_file() for name in TOKENIZER_MODELS):
+        raise InputError(f"{option}: {folder} has no tokenizer ({', '.join(TOKENIZER_MODELS)})")
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # readers of a dozen formats, each with its own exceptions
+        raise InputError(f"{option}: the tokenizer in {folder} cannot be loaded: {error}") from error

@@ -1,0 +1,192 @@
+"""Reference `cached`: log-prob sums of the starting weights, computed once and kept on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sized
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from nashtune.errors import InputError
+from nashtune.interfaces.batch import LogProbs, TokenBatch
+from nashtune.interfaces.policy import LogProbEngine, Policy
+from nashtune.interfaces.reference import Reference
+from nashtune.logprobs.head import accumulation_dtype
+from nashtune.models.locate import cache_root
+from nashtune.models.mode import frozen_mode
+from nashtune.models.policy import HFPolicy
+from nashtune.references.live import freeze, hf_policy
+from nashtune.references.store import Entry, digests, file_digest, key_of, read, write
+
+
+class CachedReference(Reference):
+    """The policy at its starting weights, as `base`, but every sequence is scored once, before the first step.
+
+    It saves one forward pass in every step and needs no second model while training. The numbers are found by the token
+    ids and completion mask of a sequence, so train and validation rows cannot collide. A file is named after everything
+    the numbers depend on: the contents of the weight files, adapter, dtype, autocast, attention, engine and data.
+
+    Args:
+        folder: Where the files are kept; None takes `reference` in the product's cache folder.
+    """
+
+    gives_logits: ClassVar[bool] = False
+
+    def __init__(self, *, folder: str | None = None) -> None:
+        self.folder = Path(folder).expanduser() if folder else cache_root() / "reference"
+        self._policy: HFPolicy | None = None
+        self._start: list[float] = []
+        self._entries: dict[bytes, Entry] = {}
+        self._dtype = torch.float32
+
+    def attach(self, policy: Policy) -> None:
+        """Remembers the policy and a checksum of its starting weights."""
+        self._policy = hf_policy(policy, "cached")
+        self._start = _checksum(self._policy)
+        self._entries = {}
+
+    def prepare(self, batches: Iterable[TokenBatch], engine: LogProbEngine, key: str) -> Path:
+        """Reads the log-probs of these batches from disk, or computes and keeps them.
+
+        Call it before the first step, once for each split.
+
+        Under data parallelism every rank calls it with the same batches (all rows, not its share): each scores its
+        part.
+
+        Args:
+            batches: Every sequence of the split, in any order; batches of any size.
+            engine: The run's engine.
+            key: Fingerprint of the split's tokens.
+
+        Returns:
+            The cache file.
+
+        Raises:
+            InputError: the file is broken or cannot be written, or the data is unpaired.
+        """
+        policy = self._attached()
+        self._dtype = accumulation_dtype(next(policy.parameters()).dtype)
+        device = policy.device.type
+        autocast = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else "off"
+        parts = {
+            "weights": file_digest(policy.folder.weight_files()),
+            "adapter": policy.folder.path.name if policy.is_adapter_folder else "none",
+            "dtype": str(next(policy.parameters()).dtype),
+            "autocast": autocast,
+            "attention": policy.config.attention,
+            "engine": type(engine).__name__,
+            "data": key,
+        }
+        file = self.folder / f"{key_of(parts)}.safetensors"
+        # every rank must take the same way: rank 0 looks
+        if _everyone([file.is_file()])[0]:
+            self._entries.update(read(file, parts))
+            return file
+        entries: dict[bytes, Entry] = {}
+        for part in _everyone(self._score(batches, engine)):
+            entries.update(part)
+        if _rank() == 0:
+            write(file, entries, parts, self._dtype)
+        self._entries.update(entries)
+        return file
+
+    def logprobs(self, batch: TokenBatch, engine: LogProbEngine) -> LogProbs:
+        """The kept sums; `token_logp` is empty, because only sums are kept.
+
+        Raises:
+            InputError: a sequence was not scored, or its length is another: the data changed since.
+        """
+        lengths = batch.completion_mask.sum(1)
+        found: list[float] = []
+        for i, (name, length) in enumerate(zip(digests(batch), lengths.tolist(), strict=True)):
+            entry = self._entries.get(name)
+            if entry is None or entry[1] != length:
+                row = int(batch.rows[i % len(batch)])
+                raise InputError(
+                    f"references: no cached log-prob for row {row}: it was not among the rows scored before training; "
+                    "use the reference `base`"
+                )
+            found.append(entry[0])
+        sums = torch.tensor(found, dtype=self._dtype, device=lengths.device)
+        return LogProbs(sums=sums, lengths=lengths, token_logp=sums.new_empty(0))
+
+    def _score(self, batches: Iterable[TokenBatch], engine: LogProbEngine) -> dict[bytes, Entry]:
+        """This rank's share of the sequences, under the starting weights."""
+        policy = self._attached()
+        model, adapter_off = self._starting_model(policy)
+        entries: dict[bytes, Entry] = {}
+        for batch in _share(_with_bar(batches)):
+            if batch.kind != "pairs":
+                raise InputError(
+                    "references: cached, but unpaired data forms other sequences in every epoch (each prompt meets "
+                    "another example's completion); use the reference `base`"
+                )
+            names = digests(batch)
+            moved = batch.to(policy.device)
+            with frozen_mode(model):
+                if adapter_off:
+                    with model.disable_adapter():
+                        scored = engine.logprobs(engine.forward(model, moved), moved)
+                else:
+                    scored = engine.logprobs(engine.forward(model, moved), moved)
+            entries.update(zip(names, zip(scored.sums.tolist(), scored.lengths.tolist(), strict=True), strict=True))
+        return entries
+
+    def _starting_model(self, policy: HFPolicy) -> tuple[Any, bool]:
+        """The starting weights, and whether they are the policy's with its adapter off.
+
+        In a resumed run whose cache file is gone the policy may hold restored weights already: then they are read anew.
+        """
+        if policy.adapter == "fresh":
+            return policy.loaded(), True
+        if _checksum(policy) == self._start:
+            return policy.loaded(), False
+        model = freeze(policy.starting_model().model)
+        return model.to(policy.device), False
+
+    def _attached(self) -> HFPolicy:
+        if self._policy is None:
+            raise RuntimeError("CachedReference is not attached to a policy")
+        return self._policy
+
+
+def _checksum(policy: HFPolicy) -> list[float]:
+    """Two moments of every trained weight: equal only as long as nothing was trained or restored."""
+    return [
+        number
+        for weight in policy.trainable_state_dict().values()
+        for number in (weight.double().sum().item(), weight.double().square().sum().item())
+    ]
+
+
+def _with_bar(batches: Iterable[TokenBatch]) -> Iterator[TokenBatch]:
+    total = len(batches) if isinstance(batches, Sized) else None
+    yield from track(
+        batches,
+        description="reference log-probs",
+        total=total,
+        console=Console(stderr=True),
+        disable=_rank() != 0,
+        transient=True,
+    )
+
+
+def _rank() -> int:
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def _share(batches: Iterable[TokenBatch]) -> Iterator[TokenBatch]:
+    world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    return (batch for i, batch in enumerate(batches) if i % world == _rank())
+
+
+def _everyone(value: Any) -> list[Any]:
+    """The value of every rank."""
+    if not torch.distributed.is_initialized():
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
