@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nashtune.interfaces.batch import RowKind, TokenBatch
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}"
@@ -58,3 +63,32 @@ def tiny_model(folder: Path, *, seed: int = 0, layers: int = 2, hidden: int = 32
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def token_batch(
+    sizes: Sequence[tuple[int, int]], *, seed: int = 0, pad: int = 0, kind: RowKind = "pairs", vocabulary: int = 262
+) -> TokenBatch:
+    """A right-padded batch of random tokens; sequence i is the same in every batch that has that size at place i.
+
+    Args:
+        sizes: (prompt tokens, completion tokens) of each sequence; for pairs the chosen ones, then the rejected ones.
+        seed: Of the tokens.
+        pad: Padding beyond the longest sequence.
+        kind: What the sequences are.
+        vocabulary: Token ids are drawn from [6, vocabulary): after the special tokens of `tiny_model`.
+    """
+    import torch
+
+    from nashtune.interfaces.batch import TokenBatch
+
+    width = max(prompt + completion for prompt, completion in sizes) + pad
+    ids = torch.full((len(sizes), width), 2)
+    attention, scored = torch.zeros_like(ids), torch.zeros(ids.shape, dtype=torch.bool)
+    for i, (prompt, completion) in enumerate(sizes):
+        length = prompt + completion
+        draw = torch.Generator().manual_seed(1000 * seed + i)
+        ids[i, :length] = torch.randint(6, vocabulary, (length,), generator=draw)
+        attention[i, :length] = 1
+        scored[i, prompt:length] = True
+    rows = torch.arange(len(sizes) // 2 if kind == "pairs" else len(sizes))
+    return TokenBatch(kind=kind, input_ids=ids, attention_mask=attention, completion_mask=scored, rows=rows)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
+from nashtune.cli.output import print_json, print_table
 from nashtune.plugins import PluginRecord, load_plugins
 from nashtune.plugins.component import KINDS
 
@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     """Print every plugin; a failed one is part of the answer, not an error."""
     records = load_plugins().records
     if args.json:
-        print(json.dumps([as_dict(record) for record in records], indent=2))
+        print_json([as_dict(record) for record in records])
     else:
         _print_table(records)
     return 0
@@ -41,18 +41,12 @@ def as_dict(record: PluginRecord) -> dict[str, Any]:
 
 
 def _print_table(records: list[PluginRecord]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("plugin", "version", "status", "components")
+    rows = []
     for record in records:
         names = {kind: [one.name for one in record.components if one.kind == kind] for kind in KINDS}
         lines = [f"{kind}: {', '.join(found)}" for kind, found in names.items() if found]
-        row = (record.name, record.version, record.status, "\n".join(lines))
-        table.add_row(*map(Text, row), style="" if record.status == "ok" else "yellow")
-    console = Console()
-    console.print(table)
+        rows.append((record.name, record.version, record.status, "\n".join(lines)))
+    print_table(["plugin", "version", "status", "components"], rows)
     for record in records:
         if record.status != "ok":
-            console.print(Text(record.line()), soft_wrap=True)
+            print(record.line())

@@ -47,7 +47,7 @@ def prepare(subcommand: str, argv: Sequence[str]) -> Session:
     asked_ckpt = asked_ckpt or runs.data.get("ckpt_path")
     checkpoint = _locate(asked_ckpt, run_dir) if asked_ckpt else None
     inherited: dict[str, Any] = read_checkpoint(checkpoint)[SECTION]["config"] if checkpoint else {}
-    source = request.spec or runs.spec or inherited.get("spec")
+    source: str | Located | Mapping[str, Any] | None = request.spec or runs.spec or inherited.get("spec")
     if source is None:
         raise InputError("--spec: which method? For example --spec dpo; `nashtune list` shows all")
     spec = resolve(source, [*runs.overrides, *request.overrides])

@@ -47,9 +47,10 @@ class RowLoader:
 class TrainLoader(RowLoader):
     """Shuffled micro-batches that can be taken up again in the middle of an epoch.
 
-    Lightning calls `set_epoch`, saves `state_dict` in a checkpoint and hands it back before the first batch. The state
-    is counted in rows on all ranks, and taken from the trainer's count of *processed* batches: what the iterator has
-    handed out may be ahead of what was trained on.
+    Lightning saves `state_dict` in a checkpoint and hands it back before the first batch. The state is counted in rows
+    on all ranks, and taken from the trainer's count of *processed* batches: what the iterator has handed out may be
+    ahead of what was trained on. Epochs are counted here: Lightning's count is one too many after a resume from a
+    checkpoint that was saved at an epoch's end under `max_steps`.
 
     Args:
         rows: The tokenised rows.
@@ -74,39 +75,25 @@ class TrainLoader(RowLoader):
         self._fingerprint = fingerprint
         self._processed = processed
         self._per_epoch = per_epoch
-        self._epoch = 0
-        self._resume: tuple[int, int] | None = None  # epoch and first batch, from a checkpoint, not begun yet
-        self._pass: tuple[int, int, int] | None = None  # epoch, first batch, and the trainer's count when it began
-
-    @property
-    def sampler(self) -> TrainLoader:
-        """Where Lightning looks for `set_epoch`."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Say which epoch the next pass is."""
-        self._epoch = epoch
+        self._start = (0, 0)  # epoch and micro-batch where the next pass begins
+        self._pass: tuple[int, int, int] | None = None  # epoch, first micro-batch, the trainer's count at its start
 
     def __iter__(self) -> Iterator[TokenBatch]:
-        """The rest of the epoch after a resume, else the whole epoch.
+        """The rest of the epoch after a resume, else the next epoch.
 
-        A generator: the position is read when the first batch is asked for, because Lightning makes an iterator before
-        it calls `set_epoch`, and may drop it for another one.
+        A generator, so that it begins when the first batch is asked for: Lightning may make an iterator and drop it.
         """
-        epoch, first = self._resume or (self._epoch, 0)
-        if epoch != self._epoch:
-            raise RuntimeError(f"the loader resumes in epoch {epoch}, the trainer in epoch {self._epoch}")
-        self._resume = None
+        if self._pass is not None:
+            self._start = (self._pass[0] + 1, 0)
+        epoch, first = self._start
         self._pass = (epoch, first, self._processed())
         for index in range(first, len(self)):
             yield self.load(epoch, index)
 
     def position(self) -> tuple[int, int]:
         """Epoch and index of the first micro-batch that was not processed yet."""
-        if self._resume is not None:
-            return self._resume
         if self._pass is None:
-            return self._epoch, 0
+            return self._start
         epoch, first, before = self._pass
         index = first + self._processed() - before
         return (epoch, index) if index < self._per_epoch else (epoch + 1, 0)
@@ -133,7 +120,8 @@ class TrainLoader(RowLoader):
             InputError: the state belongs to other data, another seed or another global batch size.
         """
         check_same_data(state, self._identity())
-        self._resume = (int(state["epoch"]), self.order.index_at(int(state["samples"])))
+        self._start = (int(state["epoch"]), self.order.index_at(int(state["samples"])))
+        self._pass = None
 
 
 def check_same_data(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:

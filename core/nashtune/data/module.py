@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
 from nashtune.data.collate import CollateExamples, collate_pairs
-from nashtune.data.loader import Collate, RowLoader, TrainLoader, check_same_data
+from nashtune.data.loader import Collate, RowLoader, TrainLoader
 from nashtune.data.order import BatchOrder
 from nashtune.data.report import TokenisationReport
 from nashtune.data.rows import Labels, RankedPairs, read_rows
@@ -72,6 +72,7 @@ class PreferenceData(LightningDataModule):
         self.tokenizer: Any = None
         self.reports: dict[str, TokenisationReport] = {}
         self._rows: dict[str, list[TokenRow]] = {}
+        self._train_loader: TrainLoader | None = None
         self._kind: RowKind = "pairs"
         self._seed = 0
 
@@ -110,6 +111,7 @@ class PreferenceData(LightningDataModule):
         Raises:
             InputError: a split is missing, or anything is wrong with its rows.
         """
+        self._train_loader = None
         for split in self._splits(stage):
             if split not in self._rows:
                 self._read(split)
@@ -136,19 +138,21 @@ class PreferenceData(LightningDataModule):
         self._rows[split], self.reports[split] = rows, report
 
     def train_dataloader(self) -> TrainLoader:
-        """Shuffled micro-batches of this rank, resumable in the middle of an epoch."""
+        """Shuffled micro-batches of this rank, resumable in the middle of an epoch; one loader for the whole run."""
         trainer = self.trainer
         assert trainer is not None, "a training loader counts by its trainer's progress"
-        progress: Any = trainer.fit_loop.epoch_loop.batch_progress
-        order = self._order("train", trainer.world_size)
-        return TrainLoader(
-            self._rows["train"],
-            order,
-            self._collate(),
-            fingerprint=self.fingerprint("train"),
-            processed=lambda: progress.total.processed,
-            per_epoch=self._per_epoch(order),
-        )
+        if self._train_loader is None:
+            progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+            order = self._order("train", trainer.world_size)
+            self._train_loader = TrainLoader(
+                self._rows["train"],
+                order,
+                self._collate(),
+                fingerprint=self.fingerprint("train"),
+                processed=lambda: progress.total.processed,
+                per_epoch=self._per_epoch(order),
+            )
+        return self._train_loader
 
     def val_dataloader(self) -> RowLoader | list[RowLoader]:
         """The validation rows in their own order; nothing when there are none."""
@@ -161,6 +165,18 @@ class PreferenceData(LightningDataModule):
     def predict_dataloader(self) -> RowLoader:
         """The test rows, or the validation rows where there is no test split."""
         return self._held_out(self._splits("predict")[0])
+
+    def every_row(self, split: str) -> RowLoader:
+        """All rows of a split, in order, on every rank: for what is computed once per row before training."""
+        order = BatchOrder(
+            size=len(self._rows[split]),
+            batch_size=self.eval_batch_size,
+            seed=self._seed,
+            shuffle=False,
+            rank=0,
+            world_size=1,
+        )
+        return RowLoader(self._rows[split], order, self._collate())
 
     def _held_out(self, split: str) -> RowLoader:
         world = self.trainer.world_size if self.trainer is not None else 1
@@ -228,15 +244,30 @@ class PreferenceData(LightningDataModule):
         return [(text, list(ids)) for ids, text in list(prompts.items())[:n]]
 
     def state_dict(self) -> dict[str, Any]:
-        """Which data a checkpoint was made with."""
-        return {split: report.fingerprint for split, report in self.reports.items()}
+        """Which data a checkpoint was made with, and where in them.
+
+        The place is saved here and not only by the loader: Lightning hands a loader its state back in the middle of an
+        epoch alone.
+        """
+        state: dict[str, Any] = {"fingerprints": {split: self.fingerprint(split) for split in self.reports}}
+        if self._train_loader is not None:
+            state["train_loader"] = self._train_loader.state_dict()
+        return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Refuse to go on training with other data; the loader's own state is only read in the middle of an epoch.
+        """Go on with training where the checkpoint was made; nothing to do for the other commands.
 
         Raises:
-            InputError: the training rows are not those of the checkpoint.
+            InputError: the training rows or their order are not those of the checkpoint.
         """
         trainer = self.trainer
-        if trainer is not None and trainer.state.fn == TrainerFn.FITTING and "train" in state_dict:
-            check_same_data({"fingerprint": state_dict["train"]}, {"fingerprint": self.fingerprint("train")})
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING and "train_loader" in state_dict:
+            loader = self.train_dataloader()
+            loader.load_state_dict(state_dict["train_loader"])
+            if loader.position()[1] % trainer.accumulate_grad_batches:
+                raise InputError(
+                    "--ckpt_path: the checkpoint was saved between two micro-batches of one optimiser step, "
+                    "whose gradients "
+                    f"are lost (trainer.accumulate_grad_batches {trainer.accumulate_grad_batches}); go on from an "
+                    "earlier one"
+                )

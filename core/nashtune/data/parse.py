@@ -15,6 +15,7 @@ UNPAIRED = ("prompt", "completion", "label")
 RANKED = ("prompt", "responses", "scores")
 RESPONSE = ("text", "score", "win_rate")
 COLUMNS = {"preference": PREFERENCE, "unpaired": UNPAIRED, "ranked": RANKED}
+KNOWN = {name for names in COLUMNS.values() for name in names}
 NEEDED = {"preference": {"chosen", "rejected"}, "unpaired": {"completion", "label"}, "ranked": {"responses"}}
 CLOSE = 0.8  # likeness above which a column counts as a misspelt one; 'chosen_model' and 'chosen' are at 0.67
 
@@ -117,7 +118,7 @@ def likeness(name: str, known: Iterable[str]) -> str | None:
 def _misspelt(row: Mapping[str, Any], wanted: Iterable[str]) -> str:
     missing = set(wanted) - row.keys()
     for name in row:
-        if name not in missing and (match := likeness(name, missing)):
+        if name not in KNOWN and (match := likeness(name, missing)):
             return f"; did you mean '{match}' by '{name}'? Rename the column"
     return ""
 

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from nashtune.data.messages import RowError
-from nashtune.data.parse import COLUMNS, RESPONSE, Example, Pair, Ranked, likeness, parse_row, row_format
+from nashtune.data.parse import COLUMNS, KNOWN, RESPONSE, Example, Pair, Ranked, likeness, parse_row, row_format
 from nashtune.data.sources import RawRow, read_source
 from nashtune.errors import InputError
 
@@ -170,7 +170,7 @@ def _converter(
 
 
 def _p_chosen_hint(data: Mapping[str, Any]) -> str:
-    guess = next((name for name in data if likeness(name, ("p_chosen",))), None)
+    guess = next((name for name in data if name not in KNOWN and likeness(name, ("p_chosen",))), None)
     return f"; did you mean it by '{guess}'? Rename the column" if guess else "; add it, or use data.labels: hard"
 
 

@@ -89,14 +89,14 @@ def _json_lines(path: Path, source: str) -> Iterator[RawRow]:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
             for number, line in enumerate(_lines(stream), start=1):
                 if line.strip():
-                    yield _parse(line, f"{source}:{number}")
-    except (EOFError, zlib.error) as error:
+                    yield _parse(line.rstrip(b"\r\n"), f"{source}:{number}")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        if "Not a gzipped file" in str(error):
+            raise InputError(f"{source}: is not gzip data; rename it to .jsonl if it is plain text") from error
         raise InputError(
             f"{source}:{number + 1}: the gzip data are cut off or damaged after line {number} ({error}); "
             "copy or download the file again, `gzip -t` tells whether it is whole"
         ) from error
-    except gzip.BadGzipFile as error:
-        raise InputError(f"{source}: is no gzip file ({error}); rename it to .jsonl if it is plain text") from error
     except OSError as error:
         raise InputError(f"{source}: cannot be read ({error.strerror or error})") from error
 

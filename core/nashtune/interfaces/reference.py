@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -27,6 +28,16 @@ class Reference(ABC):
             InputError: the reference cannot be built from this policy (for example an adapter-off reference on top of an
                 SFT adapter, which would be the base model and not the SFT model).
         """
+
+    def prepare(self, batches: Iterable[TokenBatch], engine: LogProbEngine, key: str) -> object:
+        """Called before the first step, once per split, with every row of it; only a reference that keeps log-probs cares.
+
+        Args:
+            batches: Every row of the split, made as they are read.
+            engine: The run's engine.
+            key: sha256 of the split's token ids and labels.
+        """
+        return None
 
     def forward(self, batch: TokenBatch, engine: LogProbEngine) -> Any:
         """Features of the batch, without gradient; only where `gives_logits`."""

@@ -46,5 +46,5 @@ class DenseEngine(LogProbEngine):
     ) -> dict[str, Tensor]:
         """Sums over each completion (N,) of what `fn` returns for all M tokens at once."""
         with torch.autocast(policy.logits.device.type, enabled=False):
-            values = fn(policy.logits, ref.logits, policy.at.target)
+            values = fn(policy.logits.detach(), ref.logits.detach(), policy.at.target)
             return {name: sum_per_sequence(value, policy.at) for name, value in values.items()}

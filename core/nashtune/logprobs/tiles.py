@@ -12,7 +12,7 @@ Legend: M = tokens, V = vocabulary, H = hidden size; m, v = sizes of a tile.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,8 +65,8 @@ def tiled_logprobs(hidden_MH: Tensor, head: Head, target_M: Tensor, tile: Tile) 
         recompute=head_grad,
         direction=grad and not head_grad and hidden_MH.requires_grad,
     )
-    logp: Tensor = _TiledLogProb.apply(hidden_MH, head.weight, head.bias, target_M, plan)  # type: ignore[no-untyped-call]
-    return logp
+    apply: Callable[..., Tensor] = _TiledLogProb.apply
+    return apply(hidden_MH, head.weight, head.bias, target_M, plan)
 
 
 @dataclass(frozen=True, kw_only=True)

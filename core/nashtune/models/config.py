@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
-from jsonargparse.typing import OpenUnitInterval, PositiveFloat, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
+
+from nashtune.errors import InputError, nearest
 
 Precision = Literal["fp32", "bf16"]
 
@@ -17,13 +20,13 @@ class LoraSettings:
     Args:
         r: Rank.
         alpha: Scale of the update, which is multiplied by alpha / r.
-        dropout: Dropout on the adapter's input while training, in (0, 1); None for none.
+        dropout: Dropout on the adapter's input while training, in [0, 1].
         target_modules: Names of the linear layers that get an adapter, or "all-linear" (all but the LM head).
     """
 
     r: PositiveInt = 16
     alpha: PositiveFloat = 32.0
-    dropout: OpenUnitInterval | None = None
+    dropout: ClosedUnitInterval = 0.0
     target_modules: list[str] | Literal["all-linear"] = "all-linear"
 
 
@@ -46,3 +49,27 @@ class PolicyConfig:
     lora: LoraSettings | None = None
     gradient_checkpointing: bool = False
     attention: str = "sdpa"
+
+    @staticmethod
+    def from_plain(values: Mapping[str, Any]) -> PolicyConfig:
+        """From a run's `policy` section as plain data, as a checkpoint keeps it.
+
+        Raises:
+            InputError: an unknown option, or no path.
+        """
+        plain = dict(values)
+        _refuse_unknown(plain, PolicyConfig, "policy")
+        if not plain.get("path"):
+            raise InputError("policy.path: missing; give the folder of a model, such as demo:smollm2")
+        if isinstance(plain.get("lora"), Mapping):
+            lora = dict(plain["lora"])
+            _refuse_unknown(lora, LoraSettings, "policy.lora")
+            plain["lora"] = LoraSettings(**lora)
+        return PolicyConfig(**plain)
+
+
+def _refuse_unknown(values: Mapping[str, Any], settings: Any, option: str) -> None:
+    known = [field.name for field in fields(settings)]
+    for name in values:
+        if name not in known:
+            raise InputError(f"{option}.{name} is not an option{nearest(name, known)}")

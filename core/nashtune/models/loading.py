@@ -6,7 +6,9 @@ and a log-ratio under two dropout masks is noise. LoRA's own dropout is `lora.dr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -89,7 +91,8 @@ def _with_adapter(model: Any, folder: ModelFolder, *, merge: bool, option: str) 
     from peft import PeftModel
 
     try:
-        peft_model = PeftModel.from_pretrained(model, str(folder.path), is_trainable=not merge)
+        with _peft_calls():
+            peft_model = PeftModel.from_pretrained(model, str(folder.path), is_trainable=not merge)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"{option}: the adapter {folder.path} does not fit {folder.base}: {error}") from error
     return peft_model.merge_and_unload(safe_merge=True) if merge else peft_model
@@ -105,15 +108,31 @@ def add_lora(model: Any, lora: LoraSettings) -> Any:
 
     targets = lora.target_modules
     try:
-        return get_peft_model(
-            model,
-            LoraConfig(
-                r=lora.r,
-                lora_alpha=lora.alpha,
-                lora_dropout=lora.dropout or 0.0,
-                target_modules=targets if isinstance(targets, str) else list(targets),
-                task_type="CAUSAL_LM",
-            ),
+        config = LoraConfig(
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=targets if isinstance(targets, str) else list(targets),
+            task_type="CAUSAL_LM",
         )
+        with _peft_calls():
+            return get_peft_model(model, config)
     except ValueError as error:
         raise InputError(f"policy.lora: {error}") from error
+
+
+@contextmanager
+def _peft_calls() -> Iterator[None]:
+    """Peft 0.21 reads a name that transformers 5.23 renamed; nothing a user could do about it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
+
+
+def enable_checkpointing(model: Any) -> None:
+    """Recompute activations in backward, without reentrant autograd, which loses gradients of frozen inputs."""
+    kwargs = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs)
+    else:  # the name before transformers 5.23
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)

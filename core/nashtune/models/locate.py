@@ -49,6 +49,10 @@ class ModelFolder:
         files = list(_weight_files(self.base))
         return sorted(files + list(_weight_files(self.path)) if self.is_adapter else files)
 
+    def config_files(self) -> list[Path]:
+        """The files that say what the weights mean."""
+        return [self.base / "config.json"] + ([self.path / ADAPTER_CONFIG] if self.is_adapter else [])
+
 
 def _weight_files(folder: Path) -> Iterator[Path]:
     return (file for file in folder.iterdir() if file.name.endswith(WEIGHT_SUFFIXES) and file.is_file())

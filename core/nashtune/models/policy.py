@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from nashtune.errors import InputError, nearest
 from nashtune.interfaces.batch import TokenBatch
 from nashtune.interfaces.policy import LogProbEngine, Policy
+from nashtune.logprobs.head import base_model
 from nashtune.models.config import LoraSettings, PolicyConfig
 from nashtune.models.export import save_model
-from nashtune.models.loading import Loaded, add_lora, load_model
+from nashtune.models.loading import Loaded, add_lora, enable_checkpointing, load_model
 from nashtune.models.locate import ModelFolder, locate
 from nashtune.models.preflight import load_tokenizer
 
@@ -58,6 +59,21 @@ class HFPolicy(nn.Module, Policy):
         return self.folder.is_adapter
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether `load` was called."""
+        return self.model is not None
+
+    @property
+    def is_lora(self) -> bool:
+        """Whether an adapter is trained, a fresh one or that of an adapter folder."""
+        return self.config.lora is not None or self.is_adapter_folder
+
+    @property
+    def merged_in_memory(self) -> bool:
+        """Whether the fresh adapter sits on an SFT adapter merged into its base model."""
+        return self.config.lora is not None and self.is_adapter_folder
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
@@ -83,7 +99,7 @@ class HFPolicy(nn.Module, Policy):
         elif self.is_adapter_folder:
             self.adapter = "continued"
         if self.config.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            enable_checkpointing(base_model(self.model))
         self.model.train()
 
     def starting_model(self) -> Loaded:
@@ -129,27 +145,16 @@ class HFPolicy(nn.Module, Policy):
             for name, weight in own.items():
                 weight.copy_(state[name])
 
-    def save_pretrained(self, folder: str | Path, merged: bool | None = None) -> None:
+    def save_pretrained(self, folder: str | Path, merged: bool = False) -> None:
         """Writes a folder that transformers (or peft) loads, with tokenizer and generation config beside the weights.
 
         Args:
             folder: Made if missing; files of the same name are replaced, and only once everything is written.
-            merged: Of a policy with an adapter: True for full weights with the adapter merged in, False for the adapter
-                alone. None takes the adapter, or, where the adapter sits on weights that exist in no folder (an SFT
-                adapter merged in memory), the merged weights.
-
-        Raises:
-            InputError: the adapter alone was asked for where there is none or where its base is in no folder.
+            merged: Add the adapter into the weights and write those. That is done in any case where the adapter sits on
+                weights that are in no folder (an SFT adapter that was merged in memory): alone it would mean something
+                else there.
         """
-        in_memory = self.adapter == "fresh" and self.is_adapter_folder
-        if merged is False and self.adapter == "none":
-            raise InputError("merged: false, but all weights were trained: there is no adapter to save")
-        if merged is False and in_memory:
-            raise InputError(
-                f"merged: false, but the adapter sits on {self.folder.path} merged into its base model, which is in no "
-                "folder: without it the adapter means something else. Save with merged: true"
-            )
-        merge = self.adapter != "none" and (in_memory if merged is None else merged)
+        merge = self.is_lora and (merged or self.merged_in_memory)
         save_model(self.loaded(), Path(folder), self.folder, self._settings, merge=merge)
 
 

@@ -21,14 +21,18 @@ SFT_TRAP = (
 
 
 def preflight(
-    config: PolicyConfig, *, chat: bool, references: Mapping[str, str] | None = None, option: str = "policy"
+    config: PolicyConfig,
+    *,
+    references: Mapping[str, object] | None = None,
+    template: str = "chat",
+    option: str = "policy",
 ) -> ModelFolder:
     """Every check of a policy that needs no weights.
 
     Args:
         config: The policy.
-        chat: Whether prompts go through the tokenizer's chat template.
-        references: Component name of each of the spec's references, such as {"ref": "adapter_off"}.
+        references: The spec's references by name: the objects, or the names of their components.
+        template: "chat" where prompts go through the tokenizer's chat template.
         option: Where the user wrote it, for messages.
 
     Returns:
@@ -37,13 +41,26 @@ def preflight(
     Raises:
         InputError: the first thing that is wrong.
     """
-    folder = check_folder(config.path, chat=chat, option=f"{option}.path")
-    for name, component in (references or {}).items():
-        if component == "adapter_off":
-            check_adapter_off(folder, config.lora, f"references.{name}")
+    folder = check_folder(config.path, chat=template == "chat", option=f"{option}.path")
+    for name, reference in (references or {}).items():
+        _check_reference(reference, folder, config, f"spec.references.{name}")
     if config.lora is not None:
         check_lora(folder, config.lora, f"{option}.lora")
     return folder
+
+
+def _check_reference(reference: object, folder: ModelFolder, config: PolicyConfig, option: str) -> None:
+    if reference == "adapter_off":
+        check_adapter_off(folder, config.lora, option)
+    if isinstance(reference, str):
+        return
+    from nashtune.references.adapter_off import AdapterOffReference
+    from nashtune.references.checkpoint import CheckpointReference
+
+    if isinstance(reference, AdapterOffReference):
+        check_adapter_off(folder, config.lora, option)
+    if isinstance(reference, CheckpointReference):
+        check_folder(reference.path, chat=False, option=f"{option}.path")
 
 
 def check_folder(path: str, *, chat: bool, option: str = "policy.path") -> ModelFolder:
@@ -97,8 +114,8 @@ def check_vocabulary(folder: ModelFolder, config: Mapping[str, Any], option: str
         raise InputError(f"{option}: {file} cannot be read: {error}") from error
     if max(ids, default=-1) >= size:
         raise InputError(
-            f"{option}: the tokenizer in {folder.tokenizer} has {max(ids) + 1} tokens, the model in {folder.base} has "
-            f"embeddings for {size}; they do not belong together"
+            f"{option}: the tokenizer in {folder.tokenizer} has {max(ids) + 1} tokens, the model in {folder.base} a "
+            f"vocabulary of {size}; they do not belong together"
         )
 
 
@@ -136,6 +153,9 @@ def check_lora(folder: ModelFolder, lora: LoraSettings, option: str = "policy.lo
         raise InputError(f"{folder.base}: no causal LM can be built from config.json: {error}") from error
     fit = (torch.nn.Linear, torch.nn.Embedding, Conv1D)
     modules = dict(model.named_modules())
+    head = model.get_output_embeddings()
+    shared = head is not None and head.weight is model.get_input_embeddings().weight
+    tied = head.weight if shared else None
     known = {name.rsplit(".", 1)[-1] for name, module in modules.items() if isinstance(module, fit)}
     if not lora.target_modules:
         raise InputError(f"{option}.target_modules: the list is empty{nearest('', known)}")
@@ -147,6 +167,11 @@ def check_lora(folder: ModelFolder, lora: LoraSettings, option: str = "policy.lo
         if not isinstance(found[0], fit):
             kind = type(found[0]).__name__
             raise InputError(f"{where} is a {kind}; an adapter goes on linear layers{nearest(target, known)}")
+        if tied is not None and any(getattr(module, "weight", None) is tied for module in found):
+            # merging would add the update to the embedding and to the head, which were trained with it on one of them
+            raise InputError(
+                f"{where}: embedding and LM head share it; allowed: other linear layers{nearest('', known)}"
+            )
 
 
 def load_tokenizer(path: str | Path, option: str = "policy.path") -> Any:

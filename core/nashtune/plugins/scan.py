@@ -58,7 +58,7 @@ def _scan_module(info: pkgutil.ModuleInfo, name: str) -> Iterator[Component | Pr
     for node in source.tree.body:
         if not isinstance(node, ast.FunctionDef):
             continue
-        marked = any(_is_mark(source, decorator) for decorator in node.decorator_list)
+        marked = any(_is_mark(decorator) for decorator in node.decorator_list)
         where = f"{source.file}:{node.lineno}"
         if marked and node.name != HOOK:
             yield Problem(where, f"'{node.name}' is not read here{nearest(node.name, [HOOK])}")
@@ -73,7 +73,7 @@ def _scan_module(info: pkgutil.ModuleInfo, name: str) -> Iterator[Component | Pr
             yield from _imported(name)
 
 
-def _is_mark(source: Source, decorator: ast.expr) -> bool:
+def _is_mark(decorator: ast.expr) -> bool:
     plain = decorator.func if isinstance(decorator, ast.Call) else decorator
     return ast.unparse(plain).rpartition(".")[2] == "hookimpl"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import transformers
 from rich.console import Console
 from rich.progress import track
 
@@ -27,7 +28,7 @@ class CachedReference(Reference):
 
     It saves one forward pass in every step and needs no second model while training. The numbers are found by the token
     ids and completion mask of a sequence, so train and validation rows cannot collide. A file is named after everything
-    the numbers depend on: the contents of the weight files, adapter, dtype, autocast, attention, engine and data.
+    the numbers depend on: weights, config, adapter, dtype, autocast, attention, engine, data, versions.
 
     Args:
         folder: Where the files are kept; None takes `reference` in the product's cache folder.
@@ -69,20 +70,10 @@ class CachedReference(Reference):
         """
         policy = self._attached()
         self._dtype = accumulation_dtype(next(policy.parameters()).dtype)
-        device = policy.device.type
-        autocast = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else "off"
-        parts = {
-            "weights": file_digest(policy.folder.weight_files()),
-            "adapter": policy.folder.path.name if policy.is_adapter_folder else "none",
-            "dtype": str(next(policy.parameters()).dtype),
-            "autocast": autocast,
-            "attention": policy.config.attention,
-            "engine": type(engine).__name__,
-            "data": key,
-        }
+        parts = _parts(policy, engine, key)
         file = self.folder / f"{key_of(parts)}.safetensors"
         # every rank must take the same way: rank 0 looks
-        if _everyone([file.is_file()])[0]:
+        if _everyone(file.is_file())[0]:
             self._entries.update(read(file, parts))
             return file
         entries: dict[bytes, Entry] = {}
@@ -151,6 +142,22 @@ class CachedReference(Reference):
         if self._policy is None:
             raise RuntimeError("CachedReference is not attached to a policy")
         return self._policy
+
+
+def _parts(policy: HFPolicy, engine: LogProbEngine, key: str) -> dict[str, str]:
+    """Everything the numbers depend on. A cache that is found by less hands one model's numbers to another."""
+    device = policy.device.type
+    return {
+        "model": file_digest(policy.folder.weight_files() + policy.folder.config_files()),
+        "adapter": policy.adapter,
+        "dtype": str(next(policy.parameters()).dtype),
+        "autocast": str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else "off",
+        "attention": policy.config.attention,
+        "engine": type(engine).__name__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "data": key,
+    }
 
 
 def _checksum(policy: HFPolicy) -> list[float]:

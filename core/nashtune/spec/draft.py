@@ -53,6 +53,8 @@ class Draft:
             for part in flatten(Located(tree, where)):
                 self.put(part)
         elif section == "name" or (section not in COMPONENTS and len(path) == 2):
+            if path == ("optimizer", "name"):
+                self._drop(("optimizer", "betas"))  # which only one of the optimisers reads
             self.leaves[path] = Leaf(value, where)
         elif section not in COMPONENTS:
             expected = f"--spec.{section}.KEY" if where.startswith("--") else "a mapping"

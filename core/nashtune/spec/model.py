@@ -94,8 +94,9 @@ class OptimizerSpec:
     decay: Literal["constant", "linear", "cosine"] = "constant"
 
     def to_dict(self) -> dict[str, Any]:
-        """Its fields as plain data."""
-        return {**vars(self), "betas": list(self.betas)}
+        """Its fields as plain data, without those that this optimiser does not read."""
+        betas = {"betas": list(self.betas)} if self.name == "adamw" else {}
+        return {**{key: value for key, value in vars(self).items() if key != "betas"}, **betas}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from nashtune.errors import InputError, nearest
 from nashtune.spec.loader import Located, load_yaml
-from nashtune.spec.model import COMPONENTS, SECTIONS
+from nashtune.spec.model import SECTIONS
 from nashtune.spec.types import Typed
 
 PREFIX = "--spec."
@@ -70,7 +70,7 @@ def take_overrides(argv: Sequence[str]) -> tuple[list[Override], list[str]]:
             if text.startswith("--"):
                 raise InputError(f"{option} needs a value, for example `{option} 0.1` or `{option}=none`")
         overrides.append(parse_override(option, text))
-    return sorted(overrides, key=lambda one: not is_component(one.path)), rest
+    return sorted(overrides, key=lambda one: not is_component(one.path) and one.path[-1] != "name"), rest
 
 
 def is_component(path: tuple[str, ...]) -> bool:
@@ -98,5 +98,5 @@ def _section(layer: Located, path: tuple[str, ...], value: Any) -> list[Override
         return [one for name, part in value.items() for one in _section(layer, (*path, str(name)), part)]
     if not isinstance(value, Mapping):
         return [Override(path, value, where)]
-    keys = sorted(value, key=lambda key: key != "name" or section not in COMPONENTS)
+    keys = sorted(value, key=lambda key: key != "name")
     return [Override((*path, str(key)), value[key], layer.where((*path, key))) for key in keys]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from nashtune.spec.types import Choice, Mismatch, Text, describe
 BASE = "base"
 
 
-def resolve(source: str | Path | Mapping[str, Any] | Located, overrides: Sequence[Override] = ()) -> Spec:
+def resolve(source: str | Path | Traversable | Mapping[str, Any] | Located, overrides: Sequence[Override] = ()) -> Spec:
     """Check a spec and fill in every default. Imports no torch.
 
     Args:
@@ -41,7 +42,20 @@ def resolve(source: str | Path | Mapping[str, Any] | Located, overrides: Sequenc
     return finish(draft, name, located.source)
 
 
-def _read(source: str | Path | Mapping[str, Any] | Located) -> tuple[Located, str]:
+def outline(source: str | Path | Traversable) -> dict[str, str]:
+    """A spec's title, paper and kind, and the names of its loss and KL controller; nothing is checked but its form.
+
+    Raises:
+        InputError: the file cannot be read as a spec.
+    """
+    draft = Draft()
+    _layers(_read(source)[0], draft)
+    about = {key: str(leaf.value) for key, leaf in draft.below("about").items()}
+    names = {section: draft.below(section).get("name", Leaf(NONE, "")).value for section in ("loss", "kl")}
+    return {**{key: about.get(key, "") for key in ("title", "paper", "kind")}, **names}
+
+
+def _read(source: str | Path | Traversable | Mapping[str, Any] | Located) -> tuple[Located, str]:
     """The outermost layer, and the name it has by its file."""
     if isinstance(source, Located):
         return source, ""
@@ -179,6 +193,6 @@ def build(component: ComponentSpec) -> object:
     cls = load_class(component.target, component.kind)
     try:
         return cls(**component.args)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         where = f"{component.where}: " if component.where else ""
         raise InputError(f"{where}{component.kind} '{component.name}': {error}") from error

@@ -1,7 +1,7 @@
 """Run files and the command line of a run: which spec, what on top of it, and everything else merged.
 
-Layers, lowest first: spec file, the `spec:` sections of run files in order, `--spec.x.y` on the command line; and for the
-other sections: run files in order, command line.
+Layers, lowest first: spec file, the `spec:` sections of run files in order, `--spec.x.y` on the command line; and for
+the other sections: run files in order, command line.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def split_cli(argv: Sequence[str]) -> CommandLine:
 def load_runs(names: Sequence[str]) -> Runs:
     """Read run files by name or path and merge them; a later one wins.
 
-    A whole spec (a mapping with `loss` or `base`, as a run's saved config holds it) replaces what earlier files said about
-    the spec; any other mapping is put on top.
+    A whole spec (a mapping with `name`, as a run's saved config holds it, or with `base`) replaces what earlier files
+    said about the spec; any other mapping is settings on top of one.
 
     Raises:
         InputError: a file is missing or broken, or has an unknown section.
@@ -123,7 +123,7 @@ def load_runs(names: Sequence[str]) -> Runs:
             _check_sections(located)
             if "spec" in located.data:
                 layer = located.section("spec")
-                if isinstance(layer.data, Mapping) and ("base" in layer.data or _whole(layer.data)):
+                if isinstance(layer.data, Mapping) and layer.data.keys() & {"name", "base"}:
                     spec, overrides = layer, []
                 elif isinstance(layer.data, str):
                     spec = layer.data
@@ -133,11 +133,6 @@ def load_runs(names: Sequence[str]) -> Runs:
             _merge(data, others, (), places, located)
     found.close()
     return Runs(data, spec, tuple(overrides), places)
-
-
-def _whole(spec: Mapping[str, Any]) -> bool:
-    """Whether a mapping is a whole spec: `{loss: {tau: 0.5}}` and `{loss: ipo}` are settings on top of one."""
-    return "name" in spec or {"loss", "kl", "references"} <= spec.keys()
 
 
 def _check_sections(located: Located) -> None:
@@ -155,7 +150,7 @@ def _check_sections(located: Located) -> None:
 
 
 def _merge(low: dict[str, Any], high: Mapping[str, Any], path: KeyPath, places: Places, located: Located) -> None:
-    """Put `high` on `low` key by key. Another `class_path` replaces the whole mapping: its options are another class's."""
+    """Put `high` on `low` key by key; another `class_path` replaces the mapping: its options are another's."""
     if "class_path" in high and high["class_path"] != low.get("class_path"):
         low.clear()
     for key, value in high.items():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nashtune.errors import nearest
+from nashtune.plugins.annotations import annotation_text
 from nashtune.plugins.classinfo import Argument, ClassInfo, argument_docs
 from nashtune.plugins.lookup import Found, literal, look_up
 from nashtune.plugins.source import Unreadable, read_module
@@ -41,13 +42,18 @@ def check_options(
                 values[name] = argument_type(argument, info.module).check(given[name])
             except Mismatch as mismatch:
                 dotted = ".".join(str(part) for part in (what, name, *mismatch.path))
-                found.add(f"{where(name, *mismatch.path)}: {dotted}: {mismatch}")
+                found.add(f"{where_and_what(where(name, *mismatch.path), dotted)}: {mismatch}")
         elif argument.required:
             doc = f" ({argument.doc})" if argument.doc else ""
             found.add(f"{where()}: {who} needs {what}.{name}: {argument_type(argument, info.module).expected()}{doc}")
         else:
             values[name] = plain(argument.default)
     return values
+
+
+def where_and_what(where: str, dotted: str) -> str:
+    """`file:7: kl.beta`, and not `--spec.kl.beta: kl.beta` where the place already says which option it is."""
+    return where if where.startswith("--") and where.endswith(dotted) else f"{where}: {dotted}"
 
 
 def argument_type(argument: Argument, module: str) -> Type:
@@ -98,7 +104,7 @@ def dataclass_info(target: str) -> ClassInfo | None:
             field = stmt.target.id
             default = _field_default(stmt.value)
             value = None if default is None else literal(source, default)
-            annotation = ast.unparse(stmt.annotation)
+            annotation = annotation_text(source, stmt.annotation)
             arguments.append(Argument(field, annotation, default is None, value, docs.get(field, "")))
     return ClassInfo(
         module=source.module,

@@ -18,20 +18,20 @@ from nashtune.spec.resolve import resolve
 from nashtune.training.checkpoint import SECTION, newest_checkpoint, read_checkpoint
 
 
-def export_policy(policy: HFPolicy, out: Path, card: str, *, merged: bool = False) -> None:
+def export_policy(policy: HFPolicy, out: Path, card: str, *, merged: bool | None = None) -> None:
     """Save a loaded policy: complete or not at all.
 
     Args:
         policy: Loaded policy.
         out: Folder to make; it must not hold anything.
         card: Text of the model card.
-        merged: For a LoRA policy, add the adapter into the weights instead of saving it alone.
+        merged: For a LoRA policy, add the adapter into the weights (True) or save it alone (False); None leaves it to the policy.
 
     Raises:
         InputError: `out` holds something, or `merged` was asked for full weights.
     """
     refuse_used(out)
-    if merged and not policy.is_lora:
+    if merged and policy.adapter == "none":
         raise InputError("--merged: this run trained full weights, there is no adapter to merge; leave --merged out")
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -63,12 +63,12 @@ def export_run(run: Path, out: Path | None, *, merged: bool) -> Path:
     folder = checkpoint.parent.parent
     out = out or folder / ("export-merged" if merged else "export")
     refuse_used(out)
-    policy = HFPolicy(PolicyConfig.from_dict(config["policy"]))
+    policy = HFPolicy(PolicyConfig.from_plain(config["policy"]))
     policy.load()
     policy.load_trainable_state_dict(content["state_dict"])
     report = folder / "report.json"
     card = model_card(config, json.loads(report.read_text()) if report.exists() else {})
-    export_policy(policy, out, card, merged=merged)
+    export_policy(policy, out, card, merged=True if merged else None)
     return out
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from nashtune.errors import InputError
@@ -46,7 +47,7 @@ class AlignmentModule(LightningModule):
         self.loss = cast(Loss, build(self.spec.loss))
         self.kl = cast(KLController, build(self.spec.kl)) if self.spec.kl else None
         self.engine: LogProbEngine = get_engine(engine)
-        self.policy = HFPolicy(PolicyConfig.from_dict(policy))
+        self.policy = HFPolicy(PolicyConfig.from_plain(policy))
         # A plain dict on purpose: a reference is no submodule, so it is in no checkpoint and in no optimiser.
         self.references = {name: cast(Reference, build(c)) for name, c in self.spec.references.items()}
         self.strict_loading = False  # a checkpoint holds what is trained; on_load_checkpoint checks that nothing is missing
@@ -61,11 +62,33 @@ class AlignmentModule(LightningModule):
 
     def configure_model(self) -> None:
         """Load the weights; Lightning calls this once data are checked and before the optimiser is made."""
-        if self.policy.is_loaded:
+        if self.policy.model is not None:
             return
         self.policy.load()
         for reference in self.references.values():
             reference.attach(self.policy)
+
+    def on_fit_start(self) -> None:
+        """Give references that keep log-probs every row before the first step."""
+        self._prepare_references(*(["train"] + ["validation"] * ("validation" in self.data.reports)))
+
+    def on_validation_start(self) -> None:
+        """As `on_fit_start`, for validation on its own."""
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            self._prepare_references("validation")
+
+    def on_test_start(self) -> None:
+        """As `on_fit_start`."""
+        self._prepare_references("test")
+
+    def on_predict_start(self) -> None:
+        """As `on_fit_start`."""
+        self._prepare_references(*self.data.reports)
+
+    def _prepare_references(self, *splits: str) -> None:
+        for reference in self.references.values():
+            for split in splits:
+                reference.prepare(self.data.every_row(split), self.engine, self.data.fingerprint(split))
 
     def configure_optimizers(self) -> dict[str, Any]:
         """The spec's optimiser over what is trained, with the schedule over the run's total steps."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -27,17 +28,12 @@ def arguments(tiny, out, *more):
 
 @pytest.fixture
 def likely_eos(tiny, tmp_path):
-    """The tiny model with EOS drawn every fifth token or so."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    """The tiny model with a quarter of its vocabulary as EOS: nearly uniform, it would hardly ever draw one."""
+    from transformers import GenerationConfig
 
-    model = AutoModelForCausalLM.from_pretrained(tiny)
-    with torch.no_grad():
-        model.model.norm.weight.zero_()  # every token is equally likely, among 262
-        model.config.vocab_size = 6
-        model.resize_token_embeddings(6)
     folder = tmp_path / "likely"
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny).save_pretrained(folder)
+    shutil.copytree(tiny, folder)
+    GenerationConfig(eos_token_id=[2, *range(200, 262)]).save_pretrained(folder)
     return folder
 
 
@@ -48,6 +44,21 @@ def test_prompts_are_trimmed_and_empty_lines_do_not_count():
 def test_a_prompt_that_stands_twice_is_refused():
     with pytest.raises(InputError, match="line 3: 'one' stands in line 1 already"):
         script.read_prompts("one\ntwo\none\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("A lovely day.", True),
+        ("Mortgage.", False),
+        ("", False),
+        ("One line\nand another one", False),
+        ("That film is about racism.", False),
+        ("The skilled cook smiles.", True),
+    ],
+)
+def test_which_completions_may_enter_the_set(text, kept):
+    assert script.is_sentence(text) is kept
 
 
 def test_rows_pair_the_best_with_the_worst_and_skip_close_ones():
@@ -78,6 +89,7 @@ def test_the_split_is_by_prompt_and_does_not_hang_on_the_order_of_rows():
 def test_the_script_end_to_end(likely_eos, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("nashtune.oracles.vader.VaderOracle", LengthOracle)
     monkeypatch.setattr(script, "CHUNK", 1)
+    monkeypatch.setattr(script, "LEAST_WORDS", 1)  # random bytes hold few spaces
     for name in ("one", "two"):
         command = arguments(likely_eos, tmp_path / name, "--validation-share", "0.5", "--min-gap", "1")
         assert script.main(command) == 0
@@ -108,8 +120,19 @@ def test_a_model_that_is_not_there_is_named(tmp_path, capsys):
     assert "nowhere is neither demo:smollm2 nor a folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("--samples", "0"), ("--temperature", "-1"), ("--validation-share", "2")]
+)
+def test_an_option_out_of_range_is_refused_before_anything_is_read(tmp_path, capsys, option, value):
+    with pytest.raises(SystemExit) as stopped:
+        script.main(["--out", str(tmp_path / "out"), option, value])
+    assert stopped.value.code == 2
+    assert f"argument {option}: invalid" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_no_pair_at_all_says_which_settings_to_change(likely_eos, tmp_path, capsys):
-    assert script.main(arguments(likely_eos, tmp_path / "out", "--max-new-tokens", "1")) == 2
+    assert script.main(arguments(likely_eos, tmp_path / "out", "--min-gap", "9")) == 2
     error = capsys.readouterr().err
-    assert "no pair came out of 2 prompts" in error and "--max-new-tokens 1" in error
+    assert "no pair came out of 2 prompts" in error and "--min-gap 9" in error
     assert list((tmp_path / "out").iterdir()) == []

@@ -16,7 +16,7 @@ from nashtune.training.checkpoint import SECTION, newest_checkpoint, read_checkp
 
 def logits_of_checkpoint(run: Path, ids: torch.Tensor) -> torch.Tensor:
     content = read_checkpoint(newest_checkpoint(run))
-    policy = HFPolicy(PolicyConfig.from_dict(content[SECTION]["config"]["policy"]))
+    policy = HFPolicy(PolicyConfig.from_plain(content[SECTION]["config"]["policy"]))
     policy.load()
     policy.load_trainable_state_dict(content["state_dict"])
     policy.eval()

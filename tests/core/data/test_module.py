@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from nashtune.data.module import PreferenceData
+from nashtune.errors import InputError
+
+
+def bind(data: PreferenceData, tokenizer: Any, rows: Any = "pairs", uses_p_chosen: bool = True) -> PreferenceData:
+    data.bind(tokenizer=tokenizer, rows=rows, uses_p_chosen=uses_p_chosen, seed=0)
+    return data
+
+
+def test_soft_labels_for_a_loss_that_reads_none(pairs, tokenizer) -> None:
+    with pytest.raises(InputError, match=r"data\.labels: soft, but the spec's loss does not read p_chosen"):
+        bind(PreferenceData(pairs(3), labels="soft"), tokenizer, uses_p_chosen=False)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "eval_batch_size"])
+def test_a_batch_of_one_example(pairs, tokenizer, name) -> None:
+    data = PreferenceData(pairs(3), **{"batch_size": 2, name: 1})
+    with pytest.raises(InputError, match=rf"data\.{name}: 1, but the spec's loss compares each example"):
+        bind(data, tokenizer, "examples")
+    bind(data, tokenizer, "pairs")
+
+
+def test_no_chat_template_is_known_before_data_are_read(tokenizer) -> None:
+    tokenizer.chat_template = None
+    with pytest.raises(InputError, match="no chat template"):
+        bind(PreferenceData("missing.jsonl"), tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("given", "stage", "read"),
+    [
+        ({"train"}, "fit", {"train"}),
+        ({"train", "validation", "test"}, "fit", {"train", "validation"}),
+        ({"train", "validation"}, "validate", {"validation"}),
+        ({"test"}, "test", {"test"}),
+        ({"validation", "test"}, "predict", {"test"}),
+        ({"validation"}, "predict", {"validation"}),
+    ],
+)
+def test_a_stage_reads_its_splits(pairs, tokenizer, given, stage, read) -> None:
+    data = bind(PreferenceData(**dict.fromkeys(given, pairs(3))), tokenizer)
+    data.setup(stage)
+    assert data.reports.keys() == read
+
+
+@pytest.mark.parametrize(("stage", "wanted"), [("fit", "train"), ("validate", "validation"), ("test", "test")])
+def test_a_missing_split(pairs, tokenizer, stage, wanted) -> None:
+    others = {"train", "validation", "test"} - {wanted}
+    data = bind(PreferenceData(**dict.fromkeys(others, pairs(3))), tokenizer)
+    with pytest.raises(
+        InputError, match=rf"data\.{wanted}: missing, and `nashtune {stage}` needs it \(given: .*--data\."
+    ):
+        data.setup(stage)
+    with pytest.raises(InputError, match=r"data\.validation: missing, and `nashtune predict` needs it; give"):
+        bind(PreferenceData(), tokenizer).setup("predict")
+
+
+def test_splits_are_read_once(pairs, tokenizer, tmp_path) -> None:
+    path = pairs(3)
+    data = bind(PreferenceData(path), tokenizer)
+    data.setup("fit")
+    (tmp_path / "rows.jsonl").unlink()
+    data.setup("fit")
+    assert data.reports["train"].used == 3
+    bind(data, tokenizer)  # bound again: read again
+    with pytest.raises(InputError, match="no such file"):
+        data.setup("fit")
+
+
+def test_limit_where_and_fingerprint(pairs, tokenizer) -> None:
+    path = pairs(5)
+    data = bind(PreferenceData(path, limit=2), tokenizer)
+    data.setup("fit")
+    assert data.reports["train"].used == 2
+    assert data.where("train", 1) == f"{path}:2"
+    assert data.fingerprint("train") == data.reports["train"].fingerprint
+
+
+def test_sample_prompts(pairs, write, tokenizer) -> None:
+    rows = [{"prompt": p, "chosen": "a", "rejected": "b"} for p in ("x", "x", "y", "z")]
+    held_out = write(rows, "held_out.jsonl")
+    data = bind(PreferenceData(pairs(2), held_out), tokenizer)
+    data.setup("fit")
+    prompts = data.sample_prompts(2)
+    assert [text for text, _ in prompts] == ["x", "y"]
+    assert tokenizer.decode(prompts[0][1]) == "<|user|>x<|assistant|>"
+    alone = bind(PreferenceData(pairs(2)), tokenizer)
+    alone.setup("fit")
+    assert alone.sample_prompts(2) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "batch_size", "accumulate", "windows"),
+    [
+        (10, 2, 1, [2, 2, 2, 2, 2]),
+        (11, 2, 1, [2, 2, 2, 2, 2, 1]),
+        (11, 2, 2, [4, 4, 4, 4, 3, 3]),
+        (11, 2, 4, [8, 8, 8, 8, 3, 3]),
+        (3, 4, 2, [3]),
+    ],
+)
+def test_window_size(pairs, tokenizer, size, batch_size, accumulate, windows) -> None:
+    data = bind(PreferenceData(pairs(size), batch_size=batch_size), tokenizer)
+    data.setup("fit")
+    assert [data.window_size(i, accumulate) for i in range(len(windows))] == windows
+    assert data.steps_per_epoch(accumulate, 1) == -(-len(windows) // accumulate)
+
+
+class Recorder(LightningModule):
+    """Remembers the rows it sees, and trains a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: dict[str, list[list[int]]] = {"fit": [], "validate": [], "test": [], "predict": []}
+        self.windows: list[int] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        self.seen["fit"].append(batch.rows.tolist())
+        data: Any = self.trainer
+        self.windows.append(data.datamodule.window_size(batch_idx, self.trainer.accumulate_grad_batches))
+        return self.weight * 1.0
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.seen["validate"].append(batch.rows.tolist())
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.seen["test"].append(batch.rows.tolist())
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        self.seen["predict"].append(batch.rows.tolist())
+        return batch.rows.tolist()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def trainer(**options: Any) -> Trainer:
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+    }
+    return Trainer(accelerator="cpu", **{"max_epochs": 1, **quiet, **options})
+
+
+def test_every_command_runs(pairs, tokenizer) -> None:
+    path = pairs(5)
+    data = bind(PreferenceData(path, path, path, batch_size=2, eval_batch_size=3), tokenizer)
+    model, run = Recorder(), trainer(num_sanity_val_steps=0)
+    run.fit(model, datamodule=data)
+    assert sorted(sum(model.seen["fit"], [])) == [0, 1, 2, 3, 4]
+    assert model.seen["validate"] == [[0, 1, 2], [3, 4]]
+    run.test(model, datamodule=data, verbose=False)
+    assert model.seen["test"] == [[0, 1, 2], [3, 4]]
+    assert run.predict(model, datamodule=data) == [[0, 1, 2], [3, 4]]
+
+
+def test_training_without_validation_rows(pairs, tokenizer) -> None:
+    model = Recorder()
+    trainer().fit(model, datamodule=bind(PreferenceData(pairs(3), batch_size=2), tokenizer))
+    assert [len(batch) for batch in model.seen["fit"]] == [2, 1]
+
+
+@pytest.mark.parametrize("limit", [3, 0.5])
+def test_limit_train_batches_counts_in_windows_and_steps(pairs, tokenizer, limit) -> None:
+    """Three of six micro-batches, two to a step: Lightning steps on the last one, alone in its window."""
+    data = bind(PreferenceData(pairs(12), batch_size=2), tokenizer)
+    model, run = Recorder(), trainer(limit_train_batches=limit, accumulate_grad_batches=2, max_epochs=2)
+    run.fit(model, datamodule=data)
+    assert model.windows == [4, 4, 2] * 2
+    assert run.global_step == 2 * data.steps_per_epoch(2, 1) == 4
+
+
+def test_overfit_batches_repeats_the_same_rows(pairs, tokenizer) -> None:
+    data = bind(PreferenceData(pairs(12), batch_size=2), tokenizer)
+    model, run = Recorder(), trainer(overfit_batches=2, max_epochs=2)
+    run.fit(model, datamodule=data)
+    assert model.seen["fit"] == [[0, 1], [2, 3]] * 2
+
+
+def test_loading_draws_nothing_from_the_global_generator(pairs, tokenizer) -> None:
+    data = bind(PreferenceData(pairs(6), pairs(6), batch_size=2), tokenizer)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    trainer().fit(Recorder(), datamodule=data)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_examples_reach_the_model_with_labels_and_company(pairs, tokenizer) -> None:
+    """Five pairs are ten examples: with a batch of three the last one joins the batch before."""
+    seen: list[Any] = []
+
+    class Examples(Recorder):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            seen.append(batch)
+            return super().training_step(batch, batch_idx)
+
+    data = bind(PreferenceData(pairs(5), batch_size=3), tokenizer, "examples")
+    trainer().fit(Examples(), datamodule=data)
+    assert [len(batch) for batch in seen] == [3, 3, 4]
+    assert [batch.input_ids.shape[0] for batch in seen] == [6, 6, 8]
+    assert sum(int(batch.desirable.sum()) for batch in seen) == 5

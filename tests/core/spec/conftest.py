@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nashtune.spec.resolve import resolve
+
+DPO = """\
+    loss: dpo
+    kl: {name: fixed, beta: 0.1}
+    references: {ref: base}
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Writes a file below the working directory and returns its name."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text: str = DPO, name: str = "mine.yaml") -> str:
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(textwrap.dedent(text), encoding="utf-8")
+        return name if "/" in name else f"./{name}"
+
+    return write
+
+
+@pytest.fixture
+def wrong(write: Callable[..., str]) -> Callable[..., list[str]]:
+    """Resolves a text that must be refused, and returns the messages."""
+    from nashtune.errors import InputError
+
+    def wrong(text: str, *argv: str) -> list[str]:
+        from nashtune.spec.overrides import take_overrides
+
+        with pytest.raises(InputError) as caught:
+            resolve(write(text), take_overrides(argv)[0])
+        return str(caught.value).splitlines()
+
+    return wrong
+
+
+PARTS = '''\
+from __future__ import annotations
+
+from typing import ClassVar
+
+import a_module_that_is_nowhere
+
+from nashtune.interfaces import KLController, Loss, Reference, Sampler, Schedule
+
+
+class Game(Schedule):
+    """A schedule that samples."""
+
+    reads: ClassVar[tuple[str, ...]] = ("oracle", "sampler")
+
+    def __init__(self, *, rounds: int = 3) -> None:
+        self.count = rounds
+
+    def rounds(self): ...
+
+
+class TwoAnchors(Loss):
+    """Reads two references.
+
+    Args:
+        weight: Of the second.
+    """
+
+    anchors: ClassVar[tuple[str, ...]] = ("ref", "aux")
+
+    def __init__(self, *, weight: float) -> None:
+        self.weight = weight
+
+    def __call__(self, batch, step): ...
+
+
+class Examples(Loss):
+    """Unpaired."""
+
+    rows = "examples"
+
+    def __call__(self, batch, step): ...
+
+
+class Statistical(KLController):
+    """Reads logits."""
+
+    statistics: ClassVar[tuple[str, ...]] = ("delta",)
+
+    def beta(self, batch): ...
+
+
+class Blind(Reference):
+    """Gives no logits."""
+
+    gives_logits = False
+
+    def attach(self, policy): ...
+
+    def logprobs(self, batch, engine): ...
+
+
+class Mixture(Sampler):
+    """A sampler that reads a reference of its own."""
+
+    anchors = ("aux",)
+
+    def sample(self, prompts, n, *, seed, round=0): ...
+'''
+
+
+@pytest.fixture
+def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of components that cannot be imported, so that a test fails when anything tries."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    name = "spec_test_parts"
+    (folder / f"{name}.py").write_text(PARTS, encoding="utf-8")
+    monkeypatch.syspath_prepend(folder)
+    return name

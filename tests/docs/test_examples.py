@@ -1,0 +1,166 @@
+"""The code in the guides is run as a reader would run it: written into files, then the commands that the page shows."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FENCE = re.compile(r'^( *)```\w+ title="([^"]+)"[^\n]*\n(.*?)^\1```$', re.MULTILINE | re.DOTALL)
+
+
+def files_of(page: str) -> dict[str, str]:
+    """Titled blocks of a page: file name to text; blocks of one title follow one another in the same file."""
+    files: dict[str, str] = {}
+    for _, title, body in FENCE.findall((ROOT / "docs" / page).read_text(encoding="utf-8")):
+        text = textwrap.dedent(body)
+        files[title] = f"{files[title]}\n\n{text}" if title in files else text
+    return files
+
+
+def write(files: dict[str, str], folder: Path) -> None:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+class Reader:
+    """Runs commands in a folder, with some folders ahead of the installed packages."""
+
+    def __init__(self, folder: Path, *ahead: Path) -> None:
+        self.folder = folder
+        self.environ = dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, ahead)), COLUMNS="200")
+        self.environ.pop("NASHTUNE_BLOCK", None)
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *command], cwd=self.folder, env=self.environ, capture_output=True, text=True, check=False
+        )
+
+    def nashtune(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        code = "import sys; from nashtune.cli.main import main; sys.exit(main(sys.argv[1:]))"
+        return self.run("-c", code, *arguments)
+
+    def succeeds(self, *arguments: str) -> str:
+        done = self.nashtune(*arguments)
+        assert done.returncode == 0, f"nashtune {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Reader:
+    """A copy of the parts of the repository that a method adds to, with the new method's files written into it."""
+    for name in ("plugins", "specs", "tests", "docs", "pyproject.toml", ".mkdocs.yml"):
+        place = ROOT / name
+        skip = shutil.ignore_patterns("__pycache__", "packaging", "benchmarks")
+        if place.is_dir():
+            shutil.copytree(place, tmp_path / name, ignore=skip)
+        else:
+            shutil.copy(place, tmp_path / name)
+    (tmp_path / "core").symlink_to(ROOT / "core")
+    write(files_of("add-a-method.md"), tmp_path)
+    return Reader(tmp_path, tmp_path / "plugins", tmp_path / "specs")
+
+
+def test_add_a_method_copies_files_that_exist():
+    page = (ROOT / "docs" / "add-a-method.md").read_text(encoding="utf-8")
+    copied = re.findall(r"^ *cp (\S+) (\S+)$", page, re.MULTILINE)
+    assert [new for _, new in copied] == sorted(files_of("add-a-method.md"), key=[new for _, new in copied].index)
+    for old, new in copied:
+        assert (ROOT / old).is_file(), old
+        assert not (ROOT / new).exists(), f"{new} exists: the page's example needs a method of another name"
+
+
+def test_add_a_method_as_the_page_says(checkout: Reader):
+    assert '"name": "gpo"' in checkout.succeeds("plugins", "--json")
+    checkout.succeeds("check", "gpo")
+    assert "f(β(h_w − h_l))" in checkout.succeeds("show", "gpo")
+    assert "2 cases" in checkout.succeeds("vectors", "gpo")
+    refused = checkout.nashtune("check", "gpo", "--spec.loss.f", "cubic")
+    assert refused.returncode == 2
+    assert "truncated_quadratic" in refused.stderr
+
+
+def test_the_new_methods_own_test_passes(checkout: Reader):
+    done = checkout.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/plugins/test_gpo.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed" in done.stdout
+
+
+def test_the_new_method_keeps_the_projects_style(checkout: Reader):
+    changed = ["plugins/nashtune_plugins/gpo.py", "tests/plugins/test_gpo.py"]
+    for command in (["ruff", "check"], ["ruff", "format", "--check"]):
+        done = checkout.run("-m", *command, "--no-cache", *changed)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("uses_beta = True", "uses_beta = False"), "the loss 'gpo' has no beta, so kl is not read"),
+        (("kl: {name: fixed, beta: 0.1}", "kl: none"), "the loss 'gpo' multiplies by beta, but there is no kl"),
+        (("references: {ref: base}", "references: none"), "reads the reference 'ref', which is missing"),
+        (("f: truncated_quadratic", "g: truncated_quadratic"), "is not an option of 'gpo'"),
+    ],
+)
+def test_mistakes_get_the_messages_that_the_page_lists(checkout: Reader, change: tuple[str, str], message: str):
+    page = (ROOT / "docs" / "add-a-method.md").read_text(encoding="utf-8")
+    assert f"`{message}`" in page
+    module, spec = checkout.folder / "plugins/nashtune_plugins/gpo.py", checkout.folder / "specs/nashtune_specs/gpo.yaml"
+    marked = module.read_text(encoding="utf-8").replace("\n    def __init__", "\n    uses_beta = True\n\n    def __init__")
+    module.write_text(marked.replace(*change), encoding="utf-8")
+    spec.write_text(spec.read_text(encoding="utf-8").replace(*change), encoding="utf-8")
+    refused = checkout.nashtune("check", "gpo")
+    assert refused.returncode == 2
+    assert message in " ".join(refused.stderr.split())
+
+
+@pytest.fixture
+def third_party(tmp_path: Path) -> Reader:
+    """The plugin of the guide, installed as far as Python can tell: a folder on the path with an entry point."""
+    files = files_of("plugins.md")
+    write(files, tmp_path)
+    entry = re.search(r"\[project\.entry-points\.nashtune\]\n(\w+ = \"\w+\")", files["pyproject.toml"])
+    assert entry is not None
+    metadata = {
+        "METADATA": "Metadata-Version: 2.1\nName: my-method\nVersion: 1.0\n",
+        "entry_points.txt": f"[nashtune]\n{entry[1].replace(chr(34), '')}\n",
+    }
+    write({f"my_method-1.0.dist-info/{name}": text for name, text in metadata.items()}, tmp_path)
+    return Reader(tmp_path, tmp_path)
+
+
+def test_the_plugin_of_the_guide_is_listed_checked_and_right(third_party: Reader):
+    assert '"name": "my_loss"' in third_party.succeeds("plugins", "--json")
+    assert "my_method" in third_party.succeeds("list")
+    third_party.succeeds("check", "my_method")
+    assert "1 case" in third_party.succeeds("vectors", "my_method")
+
+
+def test_the_plugin_of_the_guide_passes_its_own_test(third_party: Reader):
+    done = third_party.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_my_method.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_plugin_of_the_guide_can_be_blocked(third_party: Reader):
+    third_party.environ["NASHTUNE_BLOCK"] = "my_method"
+    refused = third_party.nashtune("check", "my_method")
+    assert refused.returncode == 2
+    assert "my_method" in refused.stderr
+
+
+def test_a_failing_plugin_is_fatal_where_the_guide_says_so(third_party: Reader):
+    (third_party.folder / "my_method/__init__.py").write_text("import nothing_of_this_name\n", encoding="utf-8")
+    assert third_party.nashtune("list").returncode == 0
+    third_party.environ["NASHTUNE_STRICT_PLUGINS"] = "1"
+    refused = third_party.nashtune("list")
+    assert refused.returncode == 2
+    assert "nothing_of_this_name" in refused.stderr

@@ -1,0 +1,14 @@
+"""A plugin that takes a name of nashtune's own, and brings one of its own."""
+
+from __future__ import annotations
+
+from nashtune.plugins import Component, hookimpl
+
+
+@hookimpl
+def nashtune_components() -> list[Component]:
+    """Two pairings; nashtune has the first name already."""
+    return [
+        Component("pairing", "best_worst", "duplicate_losses:Mine"),
+        Component("pairing", "duplicates_own", "duplicate_losses:Mine"),
+    ]
