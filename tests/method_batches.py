@@ -1,4 +1,4 @@
-"""Batches and checks shared by the tests of losses: four known pairs, random pairs, and what every pairwise loss must hold."""
+"""Batches and checks shared by the tests of losses: known pairs, random pairs, what every pairwise loss must hold."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r'^( *)```\w+ title="([^"]+)"[^\n]*\n(.*?)^\1```$', re.MULTILINE | re.DOTALL)
 
+CONSOLE = re.compile(r"^( *)```console\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+
 
 def files_of(page: str) -> dict[str, str]:
     """Titled blocks of a page: file name to text; blocks of one title follow one another in the same file."""
@@ -23,6 +26,18 @@ def files_of(page: str) -> dict[str, str]:
         text = textwrap.dedent(body)
         files[title] = f"{files[title]}\n\n{text}" if title in files else text
     return files
+
+
+def sessions(page: str) -> list[tuple[str, list[str]]]:
+    """(command, lines it prints) of the page's console blocks."""
+    found: list[tuple[str, list[str]]] = []
+    for _, block in CONSOLE.findall((ROOT / "docs" / page).read_text(encoding="utf-8")):
+        for line in textwrap.dedent(block).splitlines():
+            if line.startswith("$ "):
+                found.append((line.removeprefix("$ "), []))
+            elif line:
+                found[-1][1].append(line)
+    return found
 
 
 def write(files: dict[str, str], folder: Path) -> None:
@@ -48,6 +63,11 @@ class Reader:
     def nashtune(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         code = "import sys; from nashtune.cli.main import main; sys.exit(main(sys.argv[1:]))"
         return self.run("-c", code, *arguments)
+
+    def shows(self, command: str, lines: list[str]) -> None:
+        """The command prints exactly these lines, in this order."""
+        done = self.nashtune(*shlex.split(command)[1:])
+        assert (done.stdout + done.stderr).split("\n")[:-1] == lines, command
 
     def succeeds(self, *arguments: str) -> str:
         done = self.nashtune(*arguments)
@@ -79,14 +99,22 @@ def test_add_a_method_copies_files_that_exist():
         assert not (ROOT / new).exists(), f"{new} exists: the page's example needs a method of another name"
 
 
-def test_add_a_method_as_the_page_says(checkout: Reader):
-    assert '"name": "gpo"' in checkout.succeeds("plugins", "--json")
-    checkout.succeeds("check", "gpo")
+def test_add_a_method_gives_what_the_page_shows(checkout: Reader):
+    shown = sessions("add-a-method.md")
+    assert [command for command, _ in shown if command.startswith("pytest")] == ["pytest -q tests/plugins/test_gpo.py"]
+    for command, lines in shown:
+        if command.startswith("nashtune "):
+            checkout.shows(command, lines)
+    assert '"nashtune_plugins.gpo:GPOLoss"' in checkout.succeeds("plugins", "--json")
     assert "f(β(h_w − h_l))" in checkout.succeeds("show", "gpo")
-    assert "2 cases" in checkout.succeeds("vectors", "gpo")
-    refused = checkout.nashtune("check", "gpo", "--spec.loss.f", "cubic")
-    assert refused.returncode == 2
-    assert "truncated_quadratic" in refused.stderr
+
+
+@pytest.mark.parametrize("page", ["specs.md"])
+def test_a_guide_gives_what_it_shows(page: str):
+    shown = sessions(page)
+    assert shown
+    for command, lines in shown:
+        Reader(ROOT).shows(command, lines)
 
 
 def test_the_new_methods_own_test_passes(checkout: Reader):
@@ -142,7 +170,7 @@ def test_the_plugin_of_the_guide_is_listed_checked_and_right(third_party: Reader
     assert '"name": "my_loss"' in third_party.succeeds("plugins", "--json")
     assert "my_method" in third_party.succeeds("list")
     third_party.succeeds("check", "my_method")
-    assert "1 case" in third_party.succeeds("vectors", "my_method")
+    assert "cases checked 1" in third_party.succeeds("vectors", "my_method")
 
 
 def test_the_plugin_of_the_guide_passes_its_own_test(third_party: Reader):

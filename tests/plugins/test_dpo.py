@@ -1,7 +1,7 @@
 """DPO and cDPO: -log sigma(beta Delta) and its smoothed form.
 
-Hand derivation for pair 1 of the four: Delta = (-20 + 22) - (-25 + 24) = 3, beta Delta = 0.3, -log sigma(0.3) = 0.5543552445,
-gradient -0.1 sigma(-0.3) = -0.0425557483.
+Hand derivation for pair 1 of the four: Delta = (-20 + 22) - (-25 + 24) = 3, beta Delta = 0.3, -log sigma(0.3) =
+0.5543552445, gradient -0.1 sigma(-0.3) = -0.0425557483.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ def test_bf16_flips_decisions_and_the_controller_upcasts():
 
 
 def test_float32_keeps_its_digits_over_long_completions():
-    """Close to the reference, differences of float32 sums over many tokens drown in rounding; sums of differences do not."""
+    """Close to the reference, differences of float32 sums drown in rounding; sums of differences do not."""
     sides = random_sides(24, 512, 300, 0.003)
     truth = decisions(sides, 0.01, torch.float64, through_delta)
     assert (truth != 0).all()

@@ -1,7 +1,7 @@
 """IPO: (Delta - 1/(2 tau))^2 with Delta of whole completions (sum) or per token (mean).
 
-Hand derivation for pair 1 of the four, tau 0.1: target 5; sum: (3 - 5)^2 = 4, gradient 2 (3 - 5) = -4; mean: Delta = 2/10 + 1/12,
-(0.28333 - 5)^2 = 22.24694, gradient 2 (-4.71667)/10 = -0.94333.
+Hand derivation for pair 1 of the four, tau 0.1: target 5; sum: (3 - 5)^2 = 4, gradient 2 (3 - 5) = -4; mean: Delta =
+2/10 + 1/12, (0.28333 - 5)^2 = 22.24694, gradient 2 (-4.71667)/10 = -0.94333.
 """
 
 from __future__ import annotations

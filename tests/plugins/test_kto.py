@@ -1,7 +1,7 @@
 """KTO: lam (1 - sigma(+-beta (h - z0))) per example.
 
-Hand derivation for the first desirable example, beta 0.1, z0 0.75: h = 2, 0.1 * 1.25 = 0.125, 1 - sigma(0.125) = 0.4687906266,
-gradient -0.1 sigma(0.125)(1 - sigma(0.125)) = -0.0249025975.
+Hand derivation for the first desirable example, beta 0.1, z0 0.75: h = 2, 0.1 * 1.25 = 0.125, 1 - sigma(0.125) =
+0.4687906266, gradient -0.1 sigma(0.125)(1 - sigma(0.125)) = -0.0249025975.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """SimPO: -log sigma(beta (a_w - a_l - gamma/beta)), a = average log-prob per token.
 
-Hand derivation for pair 1 of the four, beta 2.5, gamma/beta 0.55: a_w = -2, a_l = -25/12, 2.5 (0.0833333 - 0.55) = -1.1666667,
--log sigma(-1.1666667) = 1.4377643939.
+Hand derivation for pair 1 of the four, beta 2.5, gamma/beta 0.55: a_w = -2, a_l = -25/12, 2.5 (0.0833333 - 0.55) =
+-1.1666667, -log sigma(-1.1666667) = 1.4377643939.
 """
 
 from __future__ import annotations

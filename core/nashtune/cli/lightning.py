@@ -93,7 +93,7 @@ class NashtuneCLI(LightningCLI):
         parser.add_lightning_class_args(PreferenceData, "data")
         parser.add_class_arguments(PolicyConfig, "policy")
         parser.add_class_arguments(SampleSettings, "samples")
-        parser.add_argument("--spec", type=dict[str, Any], help="Spec: a name, a file, or overrides --spec.kl.beta 0.2")
+        parser.add_argument("--spec", type=dict, help="Spec: a name, a file, or overrides --spec.kl.beta 0.2")
         parser.add_argument("--engine", type=Literal["tiled", "dense"], default="tiled", help="Log-prob engine")
         parser.add_argument("--run_dir", type=str | None, default=None, help="Run folder (default: runs/SPEC-NNN)")
         parser.add_argument("--save_every", type=int, default=50, help="Optimiser steps between checkpoints")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nashtune.cli.output import print_json
 from nashtune.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"{args.spec}: this spec brings no vectors ({FOLDER}/NAME.json beside it); give --file")
         cases, passed = _run_spec(args.spec, file, quiet=args.json)
         if args.json:
-            print(json.dumps({"cases": cases}, indent=2))
+            print_json({"cases": cases})
         return 0 if passed else 1
     return _run_all(as_json=args.json)
 
@@ -62,7 +63,7 @@ def _run_all(*, as_json: bool) -> int:
         results.append({"spec": name, "passed": passed, "cases": cases})
         failed += [] if passed else [name]
     if as_json:
-        print(json.dumps({"specs": results, "without_vectors": without}, indent=2))
+        print_json({"specs": results, "without_vectors": without})
     else:
         print(f"{len(results)} specs, {len(failed)} failed{': ' + ', '.join(failed) if failed else ''}")
         for name in without:

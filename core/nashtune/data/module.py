@@ -97,8 +97,7 @@ class PreferenceData(LightningDataModule):
                 if size < 2:
                     raise InputError(
                         f"data.{name}: {size}, but the spec's loss compares each example with another one of its "
-                        "micro-batch; "
-                        "use 2 or more"
+                        "micro-batch; use 2 or more"
                     )
         make_template(self.template, tokenizer)
         if self.tokenizer is not None:  # bound again, perhaps to another tokenizer: nothing read before counts
@@ -112,9 +111,12 @@ class PreferenceData(LightningDataModule):
             InputError: a split is missing, or anything is wrong with its rows.
         """
         self._train_loader = None
-        for split in self._splits(stage):
+        splits = self._splits(stage)
+        for split in splits:
             if split not in self._rows:
                 self._read(split)
+        if stage == "fit" and "validation" not in splits and self.trainer is not None:
+            self.trainer.limit_val_batches = 0  # Lightning warns of an empty loader, and has no way to say "none"
 
     def _splits(self, stage: str) -> list[str]:
         given = [split for split, source in self.sources.items() if source is not None]
@@ -154,9 +156,9 @@ class PreferenceData(LightningDataModule):
             )
         return self._train_loader
 
-    def val_dataloader(self) -> RowLoader | list[RowLoader]:
-        """The validation rows in their own order; nothing when there are none."""
-        return self._held_out("validation") if "validation" in self._rows else []
+    def val_dataloader(self) -> RowLoader:
+        """The validation rows in their own order."""
+        return self._held_out("validation")
 
     def test_dataloader(self) -> RowLoader:
         """The test rows in their own order."""
@@ -169,12 +171,7 @@ class PreferenceData(LightningDataModule):
     def every_row(self, split: str) -> RowLoader:
         """All rows of a split, in order, on every rank: for what is computed once per row before training."""
         order = BatchOrder(
-            size=len(self._rows[split]),
-            batch_size=self.eval_batch_size,
-            seed=self._seed,
-            shuffle=False,
-            rank=0,
-            world_size=1,
+            size=len(self._rows[split]), batch_size=self.eval_batch_size, shuffle=False, least=self._least
         )
         return RowLoader(self._rows[split], order, self._collate())
 
@@ -187,6 +184,10 @@ class PreferenceData(LightningDataModule):
             return collate_pairs
         return CollateExamples(self.limits.max_length, self.tokenizer.bos_token_id)
 
+    @property
+    def _least(self) -> int:
+        return 2 if self._kind == "examples" else 1
+
     def _order(self, split: str, world_size: int) -> BatchOrder:
         trainer: Any = self.trainer
         training = split == "train"
@@ -197,7 +198,7 @@ class PreferenceData(LightningDataModule):
             shuffle=training and not (trainer is not None and trainer.overfit_batches > 0),
             rank=trainer.global_rank if trainer is not None else 0,
             world_size=world_size,
-            least=2 if self._kind == "examples" else 1,
+            least=self._least,
         )
 
     def _per_epoch(self, order: BatchOrder) -> int:

@@ -142,7 +142,7 @@ class Spec:
 
     def to_dict(self) -> dict[str, Any]:
         """The whole spec as plain data in short form; resolving it again gives an equal spec."""
-        short: dict[str, Any] = {"name": self.name, "about": dict(self.about)}
+        short: dict[str, Any] = {"name": self.name, **({"about": dict(self.about)} if self.about else {})}
         for section in COMPONENTS:
             value = getattr(self, section)
             if section == "references":

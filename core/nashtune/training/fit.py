@@ -45,7 +45,7 @@ def fit(cli: NashtuneCLI, session: Session) -> None:
         return
     last = folder / "checkpoints" / f"step={trainer.global_step}.ckpt"
     if not last.exists():
-        trainer.save_checkpoint(last)
+        trainer.save_checkpoint(last, weights_only=False)
         for older in (folder / "checkpoints").glob("step=*.ckpt"):
             if older != last:
                 older.unlink()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -158,7 +159,7 @@ def test_every_command_runs(pairs, tokenizer) -> None:
     data = bind(PreferenceData(path, path, path, batch_size=2, eval_batch_size=3), tokenizer)
     model, run = Recorder(), trainer(num_sanity_val_steps=0)
     run.fit(model, datamodule=data)
-    assert sorted(sum(model.seen["fit"], [])) == [0, 1, 2, 3, 4]
+    assert sorted(chain(*model.seen["fit"])) == [0, 1, 2, 3, 4]
     assert model.seen["validate"] == [[0, 1, 2], [3, 4]]
     run.test(model, datamodule=data, verbose=False)
     assert model.seen["test"] == [[0, 1, 2], [3, 4]]

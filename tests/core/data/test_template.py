@@ -201,7 +201,7 @@ def test_a_template_that_hides_the_answer() -> None:
 
 
 def test_no_chat_template() -> None:
-    with pytest.raises(InputError, match=r"no chat template. For a base model use data\.template: plain"):
+    with pytest.raises(InputError, match=r"no chat template\. For a base model use data\.template: plain"):
         ChatTemplate(make_tokenizer(None))
 
 
@@ -220,7 +220,7 @@ def test_plain_takes_no_chats() -> None:
 
 @pytest.mark.parametrize("text", ["<|im_end|>", " <|im_end|> <|im_end|>\n"])
 def test_a_completion_of_nothing_but_eos(text) -> None:
-    with pytest.raises(RowError, match="nothing but <|im_end|>"):
+    with pytest.raises(RowError, match=r"nothing but <\|im_end\|>"):
         PlainTemplate(make_tokenizer()).render("a", [text])
 
 
