@@ -1,4 +1,7 @@
-"""Writes what each command's --help prints into docs/cli.md, between markers. Run: python tests/docs/render_cli_help.py"""
+"""Writes what each command's --help prints into docs/cli.md, between markers.
+
+Run it after changing a command: `python tests/docs/render_cli_help.py`.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,11 @@ def help_text(command: str) -> str:
 
 def render(page: str) -> str:
     """The page with every block between markers written anew."""
-    return BLOCK.sub(lambda found: f"<!-- help: {found[1]} -->\n```text\n{help_text(found[1])}\n```\n<!-- /help -->", page)
+
+    def block(found: re.Match[str]) -> str:
+        return f"<!-- help: {found[1]} -->\n```text\n{help_text(found[1])}\n```\n<!-- /help -->"
+
+    return BLOCK.sub(block, page)
 
 
 if __name__ == "__main__":

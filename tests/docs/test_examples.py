@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -13,9 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from lab import pair_rows, write_rows
+from nashtune.data.parse import parse_row
+
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r'^( *)```\w+ title="([^"]+)"[^\n]*\n(.*?)^\1```$', re.MULTILINE | re.DOTALL)
 
+ROW = re.compile(r"^### (\w+)\n(?:(?!^#)[^\n]*\n)*?```json\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CONSOLE = re.compile(r"^( *)```console\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
@@ -123,6 +128,25 @@ def test_the_new_methods_own_test_passes(checkout: Reader):
     assert "3 passed" in done.stdout
 
 
+def test_the_new_method_passes_what_is_tested_of_every_spec(checkout: Reader):
+    """With the line of the navigation and the row of the overview that the page gives."""
+    page = (ROOT / "docs" / "add-a-method.md").read_text(encoding="utf-8")
+    for file, after, line in (
+        (".mkdocs.yml", "      - Overview: methods/index.md\n", r"^ +(- GPO: methods/gpo\.md)$"),
+        ("docs/methods/index.md", "|---|---|---|---|---|\n", r"^ +(\| \[gpo\]\(gpo\.md\) \|.*\|)$"),
+    ):
+        added = re.search(line, page, re.MULTILINE)
+        path = checkout.folder / file
+        text = path.read_text(encoding="utf-8")
+        assert added is not None and after in text
+        indent = " " * (len(after) - len(after.lstrip()))
+        path.write_text(text.replace(after, f"{after}{indent}{added[1]}\n"), encoding="utf-8")
+    done = checkout.run(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/specs", "tests/docs/test_docs.py", "-k", "gpo"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_new_method_keeps_the_projects_style(checkout: Reader):
     changed = ["plugins/nashtune_plugins/gpo.py", "tests/plugins/test_gpo.py"]
     for command in (["ruff", "check"], ["ruff", "format", "--check"]):
@@ -142,8 +166,13 @@ def test_the_new_method_keeps_the_projects_style(checkout: Reader):
 def test_mistakes_get_the_messages_that_the_page_lists(checkout: Reader, change: tuple[str, str], message: str):
     page = (ROOT / "docs" / "add-a-method.md").read_text(encoding="utf-8")
     assert f"`{message}`" in page
-    module, spec = checkout.folder / "plugins/nashtune_plugins/gpo.py", checkout.folder / "specs/nashtune_specs/gpo.yaml"
-    marked = module.read_text(encoding="utf-8").replace("\n    def __init__", "\n    uses_beta = True\n\n    def __init__")
+    module, spec = (
+        checkout.folder / "plugins/nashtune_plugins/gpo.py",
+        checkout.folder / "specs/nashtune_specs/gpo.yaml",
+    )
+    marked = module.read_text(encoding="utf-8").replace(
+        "\n    def __init__", "\n    uses_beta = True\n\n    def __init__"
+    )
     module.write_text(marked.replace(*change), encoding="utf-8")
     spec.write_text(spec.read_text(encoding="utf-8").replace(*change), encoding="utf-8")
     refused = checkout.nashtune("check", "gpo")
@@ -192,3 +221,33 @@ def test_a_failing_plugin_is_fatal_where_the_guide_says_so(third_party: Reader):
     refused = third_party.nashtune("list")
     assert refused.returncode == 2
     assert "nothing_of_this_name" in refused.stderr
+
+
+@pytest.mark.parametrize(("page", "run_file"), [("first-run.md", "mine.yaml"), ("specs.md", "run.yaml")])
+def test_run_files_of_the_guides_pass_check(page: str, run_file: str, tiny: Path, tmp_path: Path):
+    write(files_of(page), tmp_path)
+    shutil.copytree(tiny, tmp_path / "models" / "my-model")
+    for name in ("train", "validation", "held-out"):
+        write_rows(tmp_path / f"{name}.jsonl", pair_rows(8))
+    checked = Reader(tmp_path).succeeds("check", "dpo", "--config", run_file)
+    assert "8 pairs from train.jsonl" in checked
+    assert "tokenizer and a chat template" in checked
+
+
+@pytest.mark.parametrize("spec", ["my_dpo.yaml", "my_cdpo.yaml"])
+def test_specs_of_the_guide_pass_check(spec: str, tmp_path: Path):
+    write(files_of("specs.md"), tmp_path)
+    Reader(tmp_path).succeeds("check", spec)
+
+
+def test_vectors_of_the_command_page_pass(tmp_path: Path):
+    write(files_of("cli.md"), tmp_path)
+    Reader(tmp_path).succeeds("vectors", "cdpo", "--file", "mine.json")
+
+
+def test_rows_of_the_data_page_are_what_it_says():
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    rows = [(heading, json.loads(row)) for heading, row in ROW.findall(page)]
+    kinds = {heading: type(parse_row(row, heading)).__name__ for heading, row in rows}
+    assert kinds == {"Preference": "Pair", "Unpaired": "Example", "Ranked": "Ranked", "Chat": "Pair"}
+    assert len(rows) >= 4

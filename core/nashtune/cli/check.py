@@ -12,7 +12,8 @@ from nashtune.spec.findings import Findings
 from nashtune.spec.locate import list_specs
 from nashtune.spec.resolve import build, resolve
 from nashtune.spec.run import RUN_SECTIONS, load_runs, split_cli
-from nashtune.spec.runcheck import check_run, put_options
+from nashtune.spec.runcheck import check_run
+from nashtune.spec.runoptions import put_options
 
 SUMMARY = "check a spec, and a run, without loading a model"
 EPILOG = """\

@@ -21,6 +21,7 @@ import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from nashtune.cli.quiet import quiet
 from nashtune.cli.session import Session, prepare
 from nashtune.data.module import PreferenceData
 from nashtune.errors import InputError, nearest
@@ -125,7 +126,8 @@ def run(subcommand: str, argv: Sequence[str]) -> int:
     arguments = [subcommand]
     if session.config:
         arguments.append(f"--config={json.dumps(session.config)}")
-    NashtuneCLI(session, [*arguments, *session.rest])
+    with quiet():
+        NashtuneCLI(session, [*arguments, *session.rest])
     return 0
 
 

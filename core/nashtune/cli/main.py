@@ -33,7 +33,7 @@ THIN: dict[str, str] = {
 
 HEAVY: dict[str, str] = {
     "vectors": "check a spec's loss and gradients against known numbers, in float64",
-    "export": "write a run's model as a Hugging Face folder with a model card",
+    "export": "save a run's model as a Hugging Face folder with a model card",
 }
 """Commands of ours that import torch."""
 
@@ -106,6 +106,8 @@ def _dispatch(argv: list[str]) -> int:
         known = ["--help", "--version"] if what == "option" else list(COMMANDS)
         raise InputError(f"unknown {what} '{command}'{nearest(command, known)}; run `nashtune --help`")
     if command in LIGHTNING:
+        if not {"-h", "--help"} & set(rest):
+            import_module("nashtune.spec.runoptions").precheck(rest)  # a typo must not wait for torch
         code: int = import_module("nashtune.cli.lightning").run(command, rest)
         return code
     return _run(import_module(f"nashtune.cli.{command}"), command, rest)

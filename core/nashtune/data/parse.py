@@ -177,7 +177,7 @@ def _ranked(row: Mapping[str, Any], where: str) -> Ranked:
     prompt = parse_prompt(_need(row, "prompt", "ranked"))
     if not isinstance(responses, list) or len(responses) < 2:
         raise RowError(f"'responses' must be a list of at least two, found {shown(responses)}")
-    texts = [_response_text(item, i) for i, item in enumerate(responses, start=1)]
+    texts = [_response_text(item, i, prompt) for i, item in enumerate(responses, start=1)]
     if "scores" in row:
         scores = row["scores"]
         if any(isinstance(item, dict) and {"score", "win_rate"} & item.keys() for item in responses):
@@ -193,11 +193,16 @@ def _ranked(row: Mapping[str, Any], where: str) -> Ranked:
     return Ranked(prompt=prompt, responses=tuple(texts), scores=tuple(numbers), where=where)
 
 
-def _response_text(item: Any, i: int) -> str:
+def _response_text(item: Any, i: int, prompt: Prompt) -> str:
     text = item.get("text") if isinstance(item, dict) else item
-    if not isinstance(text, str) or not text.strip():
-        raise RowError(f"response {i} must be a text, or {{text, score}}, and not empty; found {shown(item)}")
-    return text
+    if text is None:
+        raise RowError(f"response {i} must be a text or {{text, score}}, found {shown(item)}")
+    before, answer = parse_completion(text, f"response {i}", prompt)
+    if isinstance(before, tuple) and before != prompt:
+        raise RowError(
+            f"the conversation in response {i} has more than 'prompt' before the answer; give it in 'prompt'"
+        )
+    return answer
 
 
 def _response_score(item: Any, i: int) -> Any:

@@ -19,7 +19,7 @@ from nashtune.errors import InputError, nearest
 
 FORMATS = ".jsonl, .jsonl.gz or .parquet"
 HUB = "hub:"  # data set by name, with the `hub` extra
-SHIPPED = "demo:"  # file among the data that nashtune ships
+SHIPPED = "demo:"  # among the data that nashtune ships
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def read_source(source: str) -> Iterator[RawRow]:
     """Rows of a source, in order; nothing is kept in memory.
 
     Args:
-        source: Path of a .jsonl, .jsonl.gz or .parquet file, `hub:owner/name[:split]`, or `demo:FILE` for shipped data.
+        source: Path of a .jsonl, .jsonl.gz or .parquet file, `hub:owner/name[:split]`, or `demo:train`.
 
     Raises:
         InputError: no such file, unknown format, no row at all, gzip data cut off, broken parquet.
@@ -70,8 +70,14 @@ def _open(source: str) -> Iterator[RawRow]:
 
 
 def _shipped(source: str) -> Path:
+    """`demo:train` is the file demo-train.jsonl that is installed with nashtune; its full name does as well."""
     folder = Path(str(resources.files("nashtune_specs"))) / "data"
-    return folder / source.removeprefix(SHIPPED)
+    files = sorted(folder.glob("*.jsonl*")) if folder.is_dir() else []
+    names = {name: path for path in files for name in (path.name, path.name.partition(".")[0].removeprefix("demo-"))}
+    asked = source.removeprefix(SHIPPED)
+    if asked not in names:
+        raise InputError(f"{source}: no such shipped data{nearest(asked, names)}")
+    return names[asked]
 
 
 def _neighbour(path: Path) -> str:

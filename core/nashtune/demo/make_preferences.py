@@ -209,15 +209,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=PositiveInt, help="use only the first N prompts")
     parser.add_argument("--samples", type=PositiveInt, default=6, help="completions per prompt")
     parser.add_argument("--temperature", type=NonNegativeFloat, default=0.7, help="of sampling")
-    parser.add_argument(
-        "--max-new-tokens", type=PositiveInt, default=40, help="completions that are longer are left out"
-    )
-    parser.add_argument(
-        "--min-gap", type=NonNegativeFloat, default=0.3, help="least difference of the scores of a pair"
-    )
-    parser.add_argument(
-        "--validation-share", type=ClosedUnitInterval, default=0.2, help="share of the prompts that is held out"
-    )
+    parser.add_argument("--max-new-tokens", type=PositiveInt, default=40, help="longer completions are left out")
+    parser.add_argument("--min-gap", type=NonNegativeFloat, default=0.3, help="least difference of a pair's scores")
+    parser.add_argument("--validation-share", type=ClosedUnitInterval, default=0.2, help="share of held-out prompts")
     parser.add_argument("--seed", type=int, default=0, help="of sampling")
     return parser
 

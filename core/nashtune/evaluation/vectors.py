@@ -17,6 +17,7 @@ from nashtune.errors import InputError, nearest
 from nashtune.evaluation.vector_inputs import STANDARD, VectorBatch, read_inputs
 from nashtune.evaluation.watched import was_read, watch
 from nashtune.interfaces import ExampleBatch, KLController, Loss, PairBatch, Step
+from nashtune.spec.model import SECTIONS
 from nashtune.spec.overrides import Override
 from nashtune.spec.resolve import build, resolve
 
@@ -149,6 +150,8 @@ def _overrides(params: Any, where: str) -> list[Override]:
         raise InputError(f"{where}: expected an object such as {{'kl': {{'beta': 0.1}}}}")
     found = []
     for section, options in params.items():
+        if section not in SECTIONS:
+            raise InputError(f"{where}.{section} is not a section of a spec{nearest(section, SECTIONS)}")
         if not isinstance(options, Mapping):
             found.append(Override((section,), options, f"{where}.{section}"))
             continue

@@ -21,7 +21,7 @@ class Loss(ABC):
     Attributes:
         rows: What one value belongs to: "pairs" or "examples" (unpaired data).
         anchors: Names of the references whose log-probs the loss reads.
-        uses_beta: Whether the loss multiplies by the KL controller's β. A spec with `kl` and a loss without is an error.
+        uses_beta: Whether the loss multiplies by the KL controller's β; if not, a `kl` section beside it is an error.
         uses_p_chosen: Whether soft labels enter the loss.
         vector_inputs: Further inputs that a conformance vector may give, by name (see `read_vector`).
     """

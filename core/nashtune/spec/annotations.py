@@ -12,7 +12,8 @@ import ast
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nashtune.spec.types import Anything, Choice, Either, Items, Nothing, Number, Table, Text, Truth, Type
+from nashtune.spec.containers import Either, Items, Table
+from nashtune.spec.types import Anything, Choice, Nothing, Number, Text, Truth, Type
 
 # Name -> (base, comparisons); equal to jsonargparse's own, which costs 0.1 s to import (a test compares them).
 RESTRICTED: dict[str, tuple[type, tuple[tuple[str, float], ...]]] = {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from nashtune.errors import InputError
+import ast
+
+from nashtune.errors import InputError, nearest
 from nashtune.plugins import Registered, load_plugins
 from nashtune.plugins.component import KINDS
 from nashtune.plugins.loading import split_target
+from nashtune.plugins.source import Unreadable, read_module
 from nashtune.plugins.static import class_info
 from nashtune.spec.draft import Draft, Path
 from nashtune.spec.findings import Collector
@@ -28,10 +31,24 @@ def find_component(kind: str, name: str) -> tuple[str, Registered | None]:
         origin = load_plugins().registry.get(kind, name)
         return origin.component.target, origin
     target = ":".join(split_target(name))
+    _refuse_missing_class(*split_target(name))
     if not class_info(target).implements(kind):
         wanted = " or ".join(interface.partition(":")[2] for interface in KINDS[kind])
         raise InputError(f"{name} is not a {kind}: it must be a subclass of {wanted}")
     return target, None
+
+
+def _refuse_missing_class(module: str, name: str) -> None:
+    """Refuse a misspelt class of a module whose source says all of its names; only otherwise is it worth importing."""
+    try:
+        source = read_module(module)
+    except ModuleNotFoundError:
+        raise InputError(f"{module}:{name}: there is no module {module}; is its package installed?") from None
+    except (Unreadable, SyntaxError):
+        return
+    if name not in source.names and not source.stars and "__getattr__" not in source.names:
+        classes = [known for known, node in source.names.items() if isinstance(node, ast.ClassDef)]
+        raise InputError(f"module {module} has no class '{name}'{nearest(name, classes)}")
 
 
 def resolve_component(draft: Draft, path: Path, found: Collector) -> ComponentSpec | None:

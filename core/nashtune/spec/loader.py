@@ -99,16 +99,24 @@ def load_yaml(text: str, source: str) -> Located:
         lines: dict[KeyPath, int] = {}
         data = None if node is None else _value(node, (), lines, source, ())
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        at = f"{source}:{mark.line + 1}" if mark else source
-        problem = "; ".join(part for part in (error.context, error.problem) if part)
-        raise InputError(f"{at}: broken YAML: {problem}") from None
+        raise InputError(_broken(error, text, source)) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise InputError(f"{source}:{line}: broken YAML: {error.reason}") from None
     except RecursionError:
         raise InputError(f"{source}: broken YAML: nested too deeply") from None
     return Located(data, source, lines)
+
+
+def _broken(error: yaml.MarkedYAMLError, text: str, source: str) -> str:
+    """Where and what; a bracket that is never closed is noticed at the end, so where it opened is said, too."""
+    last = max(len(text.splitlines()), 1)
+    lines = [min(mark.line + 1, last) for mark in (error.problem_mark, error.context_mark) if mark is not None]
+    at = f"{source}:{lines[0]}" if lines else source
+    problem = "; ".join(part for part in (error.context, error.problem) if part)
+    return f"{at}: broken YAML: {problem}" + (
+        f" (begun on line {lines[1]})" if lines[1:] and lines[1] != lines[0] else ""
+    )
 
 
 def read_yaml(file: Path | Traversable) -> Located:

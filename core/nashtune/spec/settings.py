@@ -19,7 +19,14 @@ from nashtune.spec.types import Mismatch, Type
 
 
 def check_options(
-    given: Mapping[str, Any], info: ClassInfo, *, what: str, who: str, where: Callable[..., str], found: Collector
+    given: Mapping[str, Any],
+    info: ClassInfo,
+    *,
+    what: str,
+    who: str,
+    where: Callable[..., str],
+    found: Collector,
+    partial: bool = False,
 ) -> dict[str, Any]:
     """Every argument of a constructor: what was given, checked, and the defaults of the rest.
 
@@ -30,6 +37,7 @@ def check_options(
         who: How messages name the class, for example "'ipo'".
         where: `file:line` of a path below the options; of all of them without arguments.
         found: Takes what is wrong.
+        partial: Whether the rest may come from elsewhere, so that nothing is missing.
     """
     known = {argument.name: argument for argument in info.arguments}
     for key in given:
@@ -43,6 +51,8 @@ def check_options(
             except Mismatch as mismatch:
                 dotted = ".".join(str(part) for part in (what, name, *mismatch.path))
                 found.add(f"{where_and_what(where(name, *mismatch.path), dotted)}: {mismatch}")
+        elif argument.required and partial:
+            continue
         elif argument.required:
             doc = f" ({argument.doc})" if argument.doc else ""
             found.add(f"{where()}: {who} needs {what}.{name}: {argument_type(argument, info.module).expected()}{doc}")
@@ -149,9 +159,10 @@ class Record(Type):
                 argument_type(known[key], self.info.module).check(part)
             except Mismatch as mismatch:
                 raise Mismatch(str(mismatch), (key, *mismatch.path)) from None
-        missing = [argument.name for argument in known.values() if argument.required and argument.name not in value]
-        if missing:
-            raise Mismatch(f"{self.info.name} needs {' and '.join(missing)}")
+        for argument in known.values():
+            if argument.required and argument.name not in value:
+                expected = argument_type(argument, self.info.module).expected()
+                raise Mismatch(f"is missing; {self.info.name} needs {expected}", (argument.name,))
         return dict(value)
 
     def _expected(self) -> str:

@@ -197,6 +197,15 @@ def test_loading_draws_nothing_from_the_global_generator(pairs, tokenizer) -> No
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_every_row_in_order_for_what_is_computed_once(pairs, tokenizer) -> None:
+    data = bind(PreferenceData(pairs(5), batch_size=2, eval_batch_size=3), tokenizer)
+    data.setup("fit")
+    assert [batch.rows.tolist() for batch in data.every_row("train")] == [[0, 1, 2], [3, 4]]
+    bind(data, tokenizer, "examples")
+    data.setup("fit")
+    assert [len(batch) for batch in data.every_row("train")] == [3, 3, 4]
+
+
 def test_examples_reach_the_model_with_labels_and_company(pairs, tokenizer) -> None:
     """Five pairs are ten examples: with a batch of three the last one joins the batch before."""
     seen: list[Any] = []

@@ -93,7 +93,10 @@ def test_chats_and_implicit_prompts(write, row, prompt) -> None:
         ({"prompt": "p", "responses": ["a", "b"], "scores": [1, math.nan]}, "score 2 is nan"),
         ({"prompt": "p", "responses": ["a", "b"], "scores": [1, "2"]}, 'score 2 must be a number, found "2"'),
         ({"prompt": "p", "responses": ["a", "b"]}, "response 1 needs a score"),
-        ({"prompt": "p", "responses": ["a", ""], "scores": [1, 2]}, "response 2 must be a text"),
+        ({"prompt": "p", "responses": ["a", ""], "scores": [1, 2]}, "'response 2' is empty"),
+        ({"prompt": "p", "responses": ["a", {"txt": "b"}], "scores": [1, 2]}, "response 2 must be a text or"),
+        ({"prompt": "p", "responses": ["a", 3], "scores": [1, 2]}, "'response 2' must be a text or a list of messages"),
+        ({"prompt": "p", "responses": ["a", [SYSTEM, USER, answer("b")]], "scores": [1, 2]}, "has more than 'prompt'"),
         ({"prompt": "p", "responses": [{"text": "a", "score": 1}, "b"], "scores": [1, 2]}, "scores are given twice"),
         ({"prompt": "p", "responses": ["a", "a"], "scores": [1, 2]}, "responses 2 and 1 are identical"),
     ],
@@ -203,6 +206,13 @@ def test_ranked_rows_with_scores_inside_and_ties(write) -> None:
     assert found.no_pair == 1
     assert found.unused == {"responses.model": 1}
     assert "1 ranked rows give no pair: their scores are equal" in found.notes()
+
+
+def test_ranked_responses_as_chats(write) -> None:
+    row = {"prompt": [USER], "responses": [[answer("a")], {"text": [USER, answer("b")]}], "scores": [1, 2]}
+    (pair,) = load_rows(write([row]))
+    assert isinstance(pair, Pair)
+    assert (pair.chosen, pair.rejected) == ("b", "a")
 
 
 def test_only_ties_leave_nothing(write) -> None:

@@ -166,6 +166,13 @@ def test_a_data_set_by_name_without_the_extra(monkeypatch) -> None:
         next(read_source("hub:owner/name"))
 
 
-def test_shipped_data_that_is_not_there() -> None:
-    with pytest.raises(InputError, match=r"demo:nothing\.jsonl\.gz: no such file"):
-        next(read_source("demo:nothing.jsonl.gz"))
+@pytest.mark.parametrize("name", ["train", "demo-train.jsonl"])
+def test_shipped_data(tmp_path, monkeypatch, name) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "demo-train.jsonl").write_text(TEXT)
+    monkeypatch.setattr(sources.resources, "files", lambda package: tmp_path)
+    rows = list(read_source(f"demo:{name}"))
+    assert [row.data for row in rows] == ROWS
+    assert rows[0].where == f"demo:{name}:1"
+    with pytest.raises(InputError, match=r"demo:trian: no such shipped data; did you mean 'train'\?"):
+        next(read_source("demo:trian"))

@@ -39,7 +39,10 @@ def test_a_reference_that_nothing_reads():
 
 def test_a_loss_with_two_anchors(parts):
     loss = {"name": f"{parts}.TwoAnchors", "weight": 1.0}
-    assert resolve({"loss": loss, "kl": KL, "references": {"ref": "base", "aux": "base"}}).references.keys() == {"ref", "aux"}
+    assert resolve({"loss": loss, "kl": KL, "references": {"ref": "base", "aux": "base"}}).references.keys() == {
+        "ref",
+        "aux",
+    }
     (line,) = refused(loss=loss, kl=KL, references=BASE)
     assert "reads the reference 'aux', which is missing" in line
 
@@ -83,7 +86,9 @@ def test_a_section_that_an_offline_schedule_does_not_read(section, parts):
 
 def test_a_schedule_that_samples_needs_its_sections(parts):
     lines = refused(loss="dpo", kl=KL, references=BASE, schedule=f"{parts}.Game")
-    assert [f"reads {section}, which is missing" in line for section, line in zip(("oracle", "sampler"), lines, strict=True)]
+    assert [
+        f"reads {section}, which is missing" in line for section, line in zip(("oracle", "sampler"), lines, strict=True)
+    ]
     assert "add `oracle: NAME`" in lines[0]
 
 
@@ -103,5 +108,7 @@ def test_a_sampler_may_be_who_reads_a_reference(parts):
 
 
 def test_none_of_it_imports_the_classes(parts):
-    resolve({"loss": {"name": f"{parts}.TwoAnchors", "weight": 1}, "kl": KL, "references": {"ref": "base", "aux": "base"}})
+    resolve(
+        {"loss": {"name": f"{parts}.TwoAnchors", "weight": 1}, "kl": KL, "references": {"ref": "base", "aux": "base"}}
+    )
     assert parts not in sys.modules

@@ -25,13 +25,18 @@ def test_a_value_is_typed_by_its_option(write):
 def test_text_stays_as_it_was_typed(write):
     spec = trained(write, "--spec.references.ref", "checkpoint", "--spec.references.ref.path", "012")
     assert spec.references["ref"].args["path"] == "012"
-    assert trained(write, "--spec.references.ref", "checkpoint", "--spec.references.ref.path=5").references[
-        "ref"
-    ].args["path"] == "5"
+    assert (
+        trained(write, "--spec.references.ref", "checkpoint", "--spec.references.ref.path=5")
+        .references["ref"]
+        .args["path"]
+        == "5"
+    )
 
 
 def test_another_component_drops_the_options_of_the_old_one(write):
-    spec = trained(write, "--spec.loss", "ipo", "--spec.loss.tau", "0.7", "--spec.loss.reduction", "sum", "--spec.kl", "none")
+    spec = trained(
+        write, "--spec.loss", "ipo", "--spec.loss.tau", "0.7", "--spec.loss.reduction", "sum", "--spec.kl", "none"
+    )
     assert spec.loss.to_dict() == {"name": "ipo", "tau": 0.7, "reduction": "sum"}
     assert spec.kl is None
 
@@ -105,7 +110,10 @@ def test_what_is_refused_at_once(argv, said):
         (["--spec.kl.beta.x", "5"], "--spec.kl.beta.x: kl.beta.x lies too deep"),
         (["--spec.loss", "ipo"], "--spec.loss: 'ipo' needs loss.tau: a number > 0"),
         (["--spec.optimizer", "adamw"], "--spec.optimizer: optimizer takes --spec.optimizer.KEY"),
-        (["--spec.references.rf", "base"], "--spec.references.rf: no component reads the reference 'rf'; did you mean 'ref'?"),
+        (
+            ["--spec.references.rf", "base"],
+            "--spec.references.rf: no component reads the reference 'rf'; did you mean 'ref'?",
+        ),
         (["--spec.references.aux.path", "x"], "references.aux has no name; name the component"),
     ],
 )

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nashtune.cli.main import main
+from nashtune.spec.locate import list_specs
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_right_spec(capsys):
+    assert main(["check", "dpo"]) == 0
+    assert capsys.readouterr().out == "dpo: ok\n"
+    assert main(["check", "--spec", "dpo"]) == 0
+    assert capsys.readouterr().out == "dpo: ok\n"
+
+
+def test_all_of_them(capsys):
+    assert main(["check", "--all"]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{listed.name}: ok" for listed in list_specs()]
+
+
+def test_one_line_for_each_finding(folder, capsys):
+    (folder / "mine.yaml").write_text("loss: {name: dpo, lable_smoothing: 0.1}\nkl:\n  name: fixed\n  beta: x\n")
+    assert main(["check", "mine.yaml"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        "error: mine.yaml:1: loss.lable_smoothing is not an option of 'dpo'; did you mean 'label_smoothing'? "
+        "(known: label_smoothing)",
+        "error: mine.yaml:4: kl.beta: expected a number > 0, found 'x'",
+    ]
+
+
+def test_json(folder, capsys):
+    (folder / "mine.yaml").write_text("loss: dpoo\n")
+    assert main(["check", "mine.yaml", "--json"]) == 2
+    (result,) = json.loads(capsys.readouterr().out)
+    assert (result["name"], result["ok"], len(result["findings"])) == ("mine.yaml", False, 1)
+    assert main(["check", "--all", "--json"]) == 0
+    assert {result["ok"] for result in json.loads(capsys.readouterr().out)} == {True}
+
+
+def test_settings_are_checked(capsys):
+    assert main(["check", "dpo", "--spec.kl.beta", "0"]) == 2
+    assert capsys.readouterr().err == "error: --spec.kl.beta: expected a number > 0, found 0\n"
+    assert (
+        main(["check", "dpo", "--spec.loss", "ipo", "--spec.loss.tau=1", "--spec.loss.reduction=sum", "--spec.kl=none"])
+        == 0
+    )
+
+
+def test_build_finds_what_only_the_class_knows(capsys):
+    assert main(["check", "dpo", "--build"]) == 0
+    capsys.readouterr()
+    assert main(["check", "dpo", "--spec.loss.label_smoothing", "0.7", "--build"]) == 2
+    assert "label_smoothing" in capsys.readouterr().err
+
+
+def test_a_run(folder, tiny, capsys):
+    (folder / "rows.jsonl").write_text('{"prompt": "Q", "chosen": "a", "rejected": "b"}\n' * 3)
+    (folder / "run.yaml").write_text(
+        f"spec: {{kl: {{beta: 0.3}}}}\npolicy: {{path: {tiny}}}\ndata: {{train: rows.jsonl, batch_size: 2}}\n"
+    )
+    assert main(["check", "dpo", "--config", "run.yaml"]) == 0
+    out = capsys.readouterr().out
+    assert "dpo: ok\n  data.train: 3 pairs from rows.jsonl\n" in out
+    assert "steps: 2 in all" in out
+    argv = ["check", "--spec=dpo", "--config=run.yaml", "--trainer.max_steps", "1", "--spec.kl.beta", "2"]
+    assert main(argv) == 0
+    assert "steps: 1 in all" in capsys.readouterr().out
+    assert main(["check", "dpo", "--config", "run.yaml", "--data.train", "nowhere.jsonl", "--policy.path", "gone"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("error: nowhere.jsonl: no such file")
+    assert "policy.path: no folder gone" in lines[1]
+
+
+def test_a_saved_config_stands_alone(folder, tiny, capsys):
+    import yaml
+
+    from nashtune.spec.resolve import resolve
+
+    (folder / "rows.jsonl").write_text('{"prompt": "Q", "chosen": "a", "rejected": "b"}\n')
+    config = {"spec": resolve("ipo").to_dict(), "policy": {"path": str(tiny)}, "data": {"train": "rows.jsonl"}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["check", "--config", "config.yaml"]) == 0
+    assert capsys.readouterr().out.startswith("ipo: ok\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "check: which spec? Give its name or file, or --all"),
+        (["dpo", "--all"], "check: --all goes with --build and --json only"),
+        (["dpo", "--spec", "ipo"], "check: two specs, dpo and --spec ipo; give one"),
+        (["dpo", "--config"], "--config needs a name or a file"),
+        (["dpo", "--config", "dmeo"], "no run file is called 'dmeo'; did you mean 'demo'?"),
+        (["dpo", "--trianer.max_steps", "5"], "unknown option --trianer.max_steps"),
+        (["dpo", "ipo"], "unexpected argument 'ipo'"),
+    ],
+)
+def test_a_wrong_command_line(argv, said, capsys):
+    assert main(["check", *argv]) == 2
+    assert said in capsys.readouterr().err
