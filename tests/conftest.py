@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lab import Lab, pair_rows, write_rows
 
+from lab import Lab, pair_rows, write_rows
 from nashtune.testing import tiny_model
 
 

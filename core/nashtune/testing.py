@@ -19,7 +19,8 @@ CHAT_TEMPLATE = (
 def tiny_model(folder: Path, *, seed: int = 0, layers: int = 2, hidden: int = 32, tie: bool = True) -> Path:
     """Save a random two-layer Llama with a byte-level tokenizer (no merges), and return its folder.
 
-    The tokenizer knows every byte, so any text round-trips; EOS is `</s>`, and padding shares its id as in many real models.
+    The tokenizer knows every byte, so any text round-trips; EOS is `</s>`, and padding shares its id as in many real
+    models.
 
     Args:
         folder: Where to save; made if missing.

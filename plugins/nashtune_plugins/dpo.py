@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, cast
 
-from jsonargparse.typing import NonNegativeFloat
+from jsonargparse.typing import restricted_number_type
 from torch.nn.functional import logsigmoid
 
 from nashtune.interfaces import ExampleBatch, Loss, LossOutput, PairBatch, Step
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Legend: B = pairs.
+
+LabelSmoothing = restricted_number_type("LabelSmoothing", float, [(">=", 0.0), ("<", 0.5)])
 
 
 def dpo_loss(
@@ -59,10 +61,9 @@ class DPOLoss(Loss):
 
     uses_p_chosen: ClassVar[bool] = True
 
-    def __init__(self, *, label_smoothing: NonNegativeFloat = 0.0) -> None:
-        if not 0.0 <= label_smoothing < 0.5:
-            raise ValueError(f"label_smoothing is {label_smoothing}; it must be in [0, 0.5), at 0.5 labels say nothing")
-        self.label_smoothing = float(label_smoothing)
+    # mypy wants a class statement; jsonargparse and our static reader want this call
+    def __init__(self, *, label_smoothing: LabelSmoothing = 0.0) -> None:  # type: ignore[valid-type]
+        self.label_smoothing = float(LabelSmoothing(label_smoothing))  # at 0.5 labels would say nothing
 
     def __call__(self, batch: PairBatch | ExampleBatch, step: Step) -> LossOutput:
         """Loss and implicit rewards beta h of each pair (B,)."""

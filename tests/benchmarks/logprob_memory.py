@@ -1,11 +1,12 @@
 """Time and peak memory of a log-prob forward and backward: `tiled` against `dense`.
 
-Run on demand: `python tests/benchmarks/logprob_memory.py`. Every measurement is a fresh process; the engines take turns within
+Run on demand: `python tests/benchmarks/logprob_memory.py`. Every measurement is a fresh process; the engines take
+turns within
 each round. Memory is resident memory above what the process held with the model loaded and a small pass done.
 
 Workloads, all with 2,048 completion tokens, hidden size 576 and a tied vocabulary of 49,152:
-- head: no decoder layers and one prompt token, so that the LM head is nearly all there is (the hardest case for `tiled`);
-- head, frozen: the same where the head gets no gradient, as under LoRA;
+- head: no decoder layers and one prompt token, so that the LM head is nearly all there is (the hardest case for
+`tiled`); - head, frozen: the same where the head gets no gradient, as under LoRA;
 - model: four decoder layers and 128 prompt tokens before each completion of 128.
 
 Required of `tiled` on head and model: a third of the memory of `dense` at most, and at most 1.2 times its time.

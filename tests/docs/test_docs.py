@@ -120,6 +120,20 @@ def test_links_between_pages_resolve(page: Path):
             assert anchor in anchors(place), f"{page.name}: {target}: no such heading in {place.name}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_exist(page: Path):
+    named = re.findall(r"`((?:core|plugins|specs|tests|docs)/[\w./]+)`", prose(page))
+    assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_environment_variables_of_the_front_are_listed():
+    page = (DOCS / "cli.md").read_text(encoding="utf-8")
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "core").rglob("*.py")]
+    used = {name for source in sources for name in re.findall(r"\"(NASHTUNE_[A-Z_]+)\"", source)}
+    inner = {"NASHTUNE_RUN_DIR"}  # from rank 0 to the ranks that it starts
+    assert used - inner == {name for name in re.findall(r"`(NASHTUNE_[A-Z_]+)", page)}
+
+
 def test_the_changelog_keeps_its_format():
     lines = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "# Changelog"

@@ -1,8 +1,9 @@
 """`nashtune fit | validate | test | predict`: the Lightning CLI around our spec.
 
-The spec is resolved here, by the same resolver as every other command, and reaches the parser as one plain dictionary; the
-rest (`policy`, `data`, `trainer`, `engine`, ...) is Lightning CLI as usual. Layers, lowest first: checkpoint, run files in
-order, command line.
+The spec is resolved here, by the same resolver as every other command, and reaches the parser as one plain
+dictionary; the
+rest (`policy`, `data`, `trainer`, `engine`, ...) is Lightning CLI as usual. Layers, lowest first: checkpoint, run
+files in order, command line.
 """
 
 from __future__ import annotations
@@ -111,7 +112,9 @@ class NashtuneCLI(LightningCLI):
         self.config_init = self.parser.instantiate_classes(self.config)
         chosen = self.config[self.subcommand]
         plain = yaml.safe_load(self._parser(self.subcommand).dump(chosen, skip_none=False))
-        self.plain = {name: value for name, value in plain.items() if name not in ("config", "ckpt_path", "weights_only")}
+        self.plain = {
+            name: value for name, value in plain.items() if name not in ("config", "ckpt_path", "weights_only")
+        }
         self.datamodule = self._get(self.config_init, "data")
         self.model = AlignmentModule(spec=self.plain["spec"], policy=self.plain["policy"], engine=self.plain["engine"])
 
@@ -129,5 +132,3 @@ def run(subcommand: str, argv: Sequence[str]) -> int:
     with quiet():
         NashtuneCLI(session, [*arguments, *session.rest])
     return 0
-
-

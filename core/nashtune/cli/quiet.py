@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 HARMLESS = (
+    r"`is_gradient_checkpointing` is deprecated",  # peft 0.21 reads an attribute that transformers 5 renamed
     r".*isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own _pytree.py under torch 2.13
     r"Checkpoint directory .* exists and is not empty",  # a resume; another run in the folder was refused before
     r"The 'train_dataloader' does not have many workers",  # rows are in memory, there is nothing for a worker to do

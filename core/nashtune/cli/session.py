@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nashtune.errors import InputError
+from nashtune.spec.loader import Located
 from nashtune.spec.model import Spec
 from nashtune.spec.resolve import resolve
 from nashtune.spec.run import load_runs, split_cli
@@ -74,13 +75,15 @@ def _refuse_other_spec(spec: Spec, saved: Spec, checkpoint: Path, subcommand: st
     if subcommand != "fit" and not named:
         return
     ours, theirs = spec.to_dict(), saved.to_dict()
-    different = sorted(k for k in ours.keys() | theirs.keys() if k not in ("about", "name") and ours.get(k) != theirs.get(k))
+    different = sorted(
+        k for k in ours.keys() | theirs.keys() if k not in ("about", "name") and ours.get(k) != theirs.get(k)
+    )
     if different:
         first = different[0]
         raise InputError(
             f"--ckpt_path: {checkpoint} belongs to the spec '{saved.name}', which differs from '{spec.name}' in "
-            f"{', '.join(different)} ({first}: {theirs.get(first)} there, {ours.get(first)} here). Leave --spec out to use the "
-            "checkpoint's own, or start a new run without --ckpt_path"
+            f"{', '.join(different)} ({first}: {theirs.get(first)} there, {ours.get(first)} here). "
+            "Leave --spec out to use the checkpoint's own, or start a new run without --ckpt_path"
         )
 
 

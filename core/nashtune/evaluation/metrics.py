@@ -35,7 +35,9 @@ class Means:
         values["reward_rejected"] = output.reward_rejected
         for name, value in values.items():
             if name not in self._metrics:
-                self._metrics[name] = MeanMetric(nan_strategy="disable").set_dtype(torch.float64).to(value.device)
+                fresh = MeanMetric(nan_strategy="disable").to(value.device)
+                fresh.set_dtype(torch.float64)
+                self._metrics[name] = fresh
             metric = self._metrics[name]
             # expand instead of `weight=`: torchmetrics 1.9 drops the weight under nan_strategy="disable", and any other
             # strategy would hide a NaN.

@@ -67,7 +67,10 @@ def draw_curves(metrics: Metrics, path: Path, *, title: str) -> None:
         for key in series:
             points = metrics.series.get(key, [])
             split = key.partition("/")[0]
-            style = {"train": {"color": "#4c72b0", "alpha": 0.45, "lw": 1.0}, "val": {"color": "#c44e52", "marker": "o", "lw": 1.8}}
+            style = {
+                "train": {"color": "#4c72b0", "alpha": 0.45, "lw": 1.0},
+                "val": {"color": "#c44e52", "marker": "o", "lw": 1.8},
+            }
             axis.plot([s for s, _ in points], [v for _, v in points], label=labels[split], **style[split])
             if split == "train" and len(points) >= 8 and name != "KL control":
                 smooth = _moving_mean([v for _, v in points], max(2, len(points) // 8))
@@ -80,7 +83,9 @@ def draw_curves(metrics: Metrics, path: Path, *, title: str) -> None:
         if axis.lines and len(series) > 1:
             axis.legend(fontsize=8, frameon=False)
         if not any(metrics.series.get(key) for key in series):
-            axis.text(0.5, 0.5, "not part of this method", ha="center", va="center", transform=axis.transAxes, color="0.5")
+            axis.text(
+                0.5, 0.5, "not part of this method", ha="center", va="center", transform=axis.transAxes, color="0.5"
+            )
     figure.suptitle(title, fontsize=11)
     partial = path.with_name(f".{path.name}.partial.png")
     figure.savefig(partial, dpi=130)
@@ -92,7 +97,9 @@ def _moving_mean(values: Sequence[float], width: int) -> list[float]:
     return [math.fsum(values[max(0, i - width + 1) : i + 1]) / min(width, i + 1) for i in range(len(values))]
 
 
-def print_report(report: Mapping[str, Any], answers: Sequence[Mapping[str, str]], folder: Path, console: Console) -> None:
+def print_report(
+    report: Mapping[str, Any], answers: Sequence[Mapping[str, str]], folder: Path, console: Console
+) -> None:
     """The final table, the sampled answers, and where everything lies."""
     held_out, speed, kl = report["held_out"], report["throughput"], report["sampled_kl"]
     rows: list[tuple[str, str]] = [("optimiser steps", f"{report['steps']}")]
@@ -104,14 +111,22 @@ def print_report(report: Mapping[str, Any], answers: Sequence[Mapping[str, str]]
         rows.append(("held-out loss", f"{held_out['loss']:.4f}"))
     if kl is not None:
         rows.append(
-            ("KL(policy ‖ reference), nats per answer", f"k1 {kl['k1']:+.3f}, k3 {kl['k3']:.3f}   ({kl['completions']:.0f} sampled answers)")
+            (
+                "KL(policy ‖ reference), nats per answer",
+                f"k1 {kl['k1']:+.3f}, k3 {kl['k3']:.3f}   ({kl['completions']:.0f} sampled answers)",
+            )
         )
     if "kl_to_reference" in held_out:
-        rows.append(("KL along held-out completions, nats", f"{held_out['kl_to_reference']:.4f}   (exact at every token)"))
+        rows.append(
+            ("KL along held-out completions, nats", f"{held_out['kl_to_reference']:.4f}   (exact at every token)")
+        )
     if report["beta"] is not None:
         rows.append(("β at the end", f"{report['beta']:.6g}"))
     rows += [
-        ("tokens per second, real / with padding", f"{speed['tokens_per_second']:.0f} / {speed['padded_tokens_per_second']:.0f}"),
+        (
+            "tokens per second, real / with padding",
+            f"{speed['tokens_per_second']:.0f} / {speed['padded_tokens_per_second']:.0f}",
+        ),
         ("padding share", f"{100 * speed['padding_share']:.1f} %"),
         ("peak memory", f"{speed['peak_memory_gib']:.2f} GiB"),
         ("training time", f"{speed['training_seconds']:.0f} s"),
@@ -122,7 +137,11 @@ def print_report(report: Mapping[str, Any], answers: Sequence[Mapping[str, str]]
     console.print(table)
     for answer in answers:
         body = Text.assemble(
-            ("before  ", "bold"), answer["before"] or "(empty)", "\n", ("after   ", "bold"), answer.get("after", "") or "(empty)"
+            ("before  ", "bold"),
+            answer["before"] or "(empty)",
+            "\n",
+            ("after   ", "bold"),
+            answer.get("after", "") or "(empty)",
         )
         console.print(Panel(body, title=Text(answer["prompt"].strip().replace("\n", " ")[:100]), title_align="left"))
     for name, what in [

@@ -21,7 +21,8 @@ RowKind = Literal["pairs", "examples"]
 class TokenBatch:
     """Token ids of a micro-batch, right-padded; what leaves the collate function and enters an engine.
 
-    For `kind="pairs"` the N = 2B sequences are B chosen followed by B rejected. For `kind="examples"` they are E examples
+    For `kind="pairs"` the N = 2B sequences are B chosen followed by B rejected. For `kind="examples"` they are E
+    examples
     followed by E mismatched ones (prompt i with the completion of example i+1, cyclically), as KTO's KL estimate needs.
 
     Args:
@@ -155,7 +156,8 @@ class LossOutput:
     """Result of a loss.
 
     Args:
-        values: One value per pair (B,) or example (E,), with gradient. The objective is their mean over the optimiser step.
+        values: One value per pair (B,) or example (E,), with gradient. The objective is their mean over the optimiser
+            step.
         reward_chosen: Implicit reward of the chosen (or desirable) completions, detached; for accuracy and margin.
         reward_rejected: Implicit reward of the rejected (or undesirable) completions, detached.
         metrics: Further values to log, detached: one per pair or example, or scalars.

@@ -20,8 +20,8 @@ TokenStatistics = Callable[["Tensor", "Tensor", "Tensor"], "dict[str, Tensor]"]
 class LogProbEngine(ABC):
     """Turns token ids into log-probs of the completions. Every engine equals `dense` in value and gradient.
 
-    `forward` runs the model once; what it returns (the engine's own type) is then read by `logprobs` and `statistics`, so
-    that log-probs and vocabulary statistics share one pass of the backbone.
+    `forward` runs the model once; what it returns (the engine's own type) is then read by `logprobs` and
+    `statistics`, so that log-probs and vocabulary statistics share one pass of the backbone.
     """
 
     @abstractmethod

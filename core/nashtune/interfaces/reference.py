@@ -25,12 +25,12 @@ class Reference(ABC):
         """Called once when the policy is loaded and still at its starting weights.
 
         Raises:
-            InputError: the reference cannot be built from this policy (for example an adapter-off reference on top of an
-                SFT adapter, which would be the base model and not the SFT model).
+            InputError: the reference cannot be built from this policy (for example an adapter-off reference on top of
+                an SFT adapter, which would be the base model and not the SFT model).
         """
 
     def prepare(self, batches: Iterable[TokenBatch], engine: LogProbEngine, key: str) -> object:
-        """Called before the first step, once per split, with every row of it; only a reference that keeps log-probs cares.
+        """Called before the first step, once per split, with every row; only a reference that keeps log-probs cares.
 
         Args:
             batches: Every row of the split, made as they are read.

@@ -36,7 +36,8 @@ def with_token_kl(controller: TokenStatistics | None, enabled: bool) -> TokenSta
 def sampled_kl(policy_S: Tensor, ref_S: Tensor) -> tuple[float, float]:
     """KL(pi || ref) per completion, from completions drawn from pi, in nats: the estimators k1 and k3.
 
-    k1 is the mean log-ratio (unbiased, can be negative); k3 is the mean of r - 1 - log r with r = ref/pi (unbiased, >= 0).
+    k1 is the mean log-ratio (unbiased, can be negative); k3 is the mean of r - 1 - log r with r = ref/pi (unbiased,
+    >= 0).
     Source: J. Schulman, "Approximating KL divergence" (2020).
 
     Args:

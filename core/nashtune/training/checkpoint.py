@@ -22,11 +22,13 @@ SECTION = "nashtune"  # where a checkpoint keeps the run's configuration
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its final name and renames it: a full disk or a kill leaves the old ones whole.
 
-    Lightning's own saving builds the file in memory and moves it from the system's temporary folder, which may be another
-    disk, where a move is a copy and can stop half-way.
+    Lightning's own saving builds the file in memory and moves it from the system's temporary folder, which may be
+    another disk, where a move is a copy and can stop half-way.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
         """Save, or leave nothing behind and say why."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -40,8 +42,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
             partial.unlink(missing_ok=True)
             raise InputError(
-                f"{target}: the checkpoint could not be written ({_reason(error)}); earlier checkpoints in {target.parent} are "
-                "whole. Free some space and go on with: nashtune fit --ckpt_path last --run_dir "
+                f"{target}: the checkpoint could not be written ({_reason(error)}); earlier checkpoints in "
+                f"{target.parent} are whole. Free some space and go on with: nashtune fit --ckpt_path last --run_dir "
                 f"{target.parent.parent}"
             ) from error
 
@@ -89,7 +91,13 @@ def random_state() -> dict[str, Any]:
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "python": [version, list(internal), gauss],
-        "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        "numpy": [
+            str(name),
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached),
+        ],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -117,7 +125,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
-        raise InputError(f"--ckpt_path: {path} is no whole checkpoint ({type(error).__name__}: {_reason(error)})") from error
+        raise InputError(
+            f"--ckpt_path: {path} is no whole checkpoint ({type(error).__name__}: {_reason(error)})"
+        ) from error
     if SECTION not in content:
         raise InputError(f"--ckpt_path: {path} was not written by nashtune: it does not say which spec it belongs to")
     return content

@@ -1,4 +1,4 @@
-"""Export: the trained policy as a Hugging Face folder with a model card that says what was trained, on what, and how."""
+"""Export: the trained policy as a Hugging Face folder with a card that says what was trained, on what, and how."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from nashtune.spec.resolve import resolve
 from nashtune.training.checkpoint import SECTION, newest_checkpoint, read_checkpoint
 
 
-def export_policy(policy: HFPolicy, out: Path, card: str, *, merged: bool | None = None) -> None:
+def export_policy(policy: HFPolicy, out: Path, card: str, *, merged: bool = False) -> None:
     """Save a loaded policy: complete or not at all.
 
     Args:
         policy: Loaded policy.
         out: Folder to make; it must not hold anything.
         card: Text of the model card.
-        merged: For a LoRA policy, add the adapter into the weights (True) or save it alone (False); None leaves it to the policy.
+        merged: For a LoRA policy, add the adapter into the weights instead of saving it alone.
 
     Raises:
         InputError: `out` holds something, or `merged` was asked for full weights.
@@ -68,7 +68,7 @@ def export_run(run: Path, out: Path | None, *, merged: bool) -> Path:
     policy.load_trainable_state_dict(content["state_dict"])
     report = folder / "report.json"
     card = model_card(config, json.loads(report.read_text()) if report.exists() else {})
-    export_policy(policy, out, card, merged=True if merged else None)
+    export_policy(policy, out, card, merged=merged)
     return out
 
 
@@ -79,7 +79,7 @@ def model_card(config: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     held_out = report.get("held_out", {})
     figures = "\n".join(f"| {name} | {value:.6g} |" for name, value in sorted(held_out.items())) or "| not measured | |"
     data = "\n".join(
-        f"- {split}: `{config['data'].get(split)}`, sha256 of the token ids `{facts.get('fingerprint', 'not recorded')}`"
+        f"- {split}: `{config['data'].get(split)}`, sha256 of the token ids `{facts['fingerprint']}`"
         for split, facts in report.get("data", {}).items()
     )
     return f"""---
@@ -88,8 +88,9 @@ def model_card(config: Mapping[str, Any], report: Mapping[str, Any]) -> str:
 
 # {spec.name}: {spec.about.get("title", "")}
 
-Trained with nashtune {__version__} from `{config["policy"]["path"]}`, {report.get("steps", "an unknown number of")} optimiser steps.
+Trained with nashtune {__version__} from `{config["policy"]["path"]}`.
 
+- Optimiser steps: {report.get("steps", "not recorded")}
 - Paper: {spec.about.get("paper", "none given")}
 - Equation: `{" ".join(str(spec.about.get("equation", "none given")).split())}`
 - Conventions: {" ".join(str(spec.about.get("conventions", "none given")).split())}

@@ -53,7 +53,9 @@ def fit(cli: NashtuneCLI, session: Session) -> None:
     report = {
         "spec": session.spec.name,
         "steps": trainer.global_step,
-        "held_out": {k.removeprefix("val/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")},
+        "held_out": {
+            k.removeprefix("val/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")
+        },
         "sampled_kl": samples.kl,
         "beta": metrics.last("train/beta"),
         "throughput": throughput.summary(),
@@ -72,7 +74,9 @@ def evaluate(cli: NashtuneCLI, session: Session) -> None:
     ready(cli, stage, Console(stderr=True))
     trainer = make_trainer(cli, None, [], [])
     command = trainer.validate if stage == "validate" else trainer.test
-    results = command(cli.model, datamodule=cli.datamodule, ckpt_path=session.checkpoint, weights_only=True, verbose=False)
+    results = command(
+        cli.model, datamodule=cli.datamodule, ckpt_path=session.checkpoint, weights_only=True, verbose=False
+    )
     table = Table("metric", "value", title=f"{stage}: {session.spec.name}")
     for name, value in results[0].items():
         table.add_row(name, f"{value:.6g}")
@@ -83,7 +87,9 @@ def predict(cli: NashtuneCLI, session: Session) -> None:
     """Implicit rewards of every pair of `data.test` (or `data.validation`), one JSON object a line on stdout."""
     ready(cli, "predict", Console(stderr=True))
     trainer = make_trainer(cli, None, [], [])
-    batches: Any = trainer.predict(cli.model, datamodule=cli.datamodule, ckpt_path=session.checkpoint, weights_only=True)
+    batches: Any = trainer.predict(
+        cli.model, datamodule=cli.datamodule, ckpt_path=session.checkpoint, weights_only=True
+    )
     for batch in batches or []:
         for values in zip(*batch.values(), strict=True):
             sys.stdout.write(json.dumps(dict(zip(batch, values, strict=True))) + "\n")
@@ -111,7 +117,9 @@ def make_trainer(cli: NashtuneCLI, folder: Path | None, callbacks: list[Callback
     bar = RichProgressBar(leave=True) if sys.stdout.isatty() else TQDMProgressBar(refresh_rate=5, leave=True)
     users = asked["callbacks"] or []
     users = users if isinstance(users, list) else [users]
-    user_loggers = asked["logger"] if isinstance(asked["logger"], list) else [asked["logger"]] if asked["logger"] else []
+    user_loggers = (
+        asked["logger"] if isinstance(asked["logger"], list) else [asked["logger"]] if asked["logger"] else []
+    )
     return cli.instantiate_trainer(
         callbacks=[*users, *callbacks, *([bar] if asked["enable_progress_bar"] is not False else [])],
         logger=[*own_loggers, *(logger for logger in user_loggers if not isinstance(logger, bool))] or False,

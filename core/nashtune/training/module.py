@@ -2,9 +2,10 @@
 
 Legend: B = pairs, N = sequences, M = completion tokens, V = vocabulary.
 
-The objective is the mean of the loss over the pairs of an optimiser step, on all ranks: each micro-batch contributes its sum
-divided by the pairs of its whole accumulation window, so that neither gradient accumulation, nor an incomplete last window,
-nor unequal shares change what is optimised.
+The objective is the mean of the loss over the pairs of an optimiser step, on all ranks: each micro-batch contributes
+its sum
+divided by the pairs of its whole accumulation window, so that neither gradient accumulation, nor an incomplete last
+window, nor unequal shares change what is optimised.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from nashtune.errors import InputError
 from nashtune.evaluation.metrics import Means
 from nashtune.interfaces import KLController, LogProbEngine, Loss, LossOutput, Reference, Step, TokenBatch
 from nashtune.kl.estimators import with_token_kl
-from nashtune.logprobs import get_engine
+from nashtune.logprobs import EngineName, get_engine
 from nashtune.models.policy import HFPolicy, PolicyConfig
 from nashtune.spec.resolve import build, resolve
 from nashtune.training.batches import example_batch, pair_batch
@@ -40,7 +42,7 @@ class AlignmentModule(LightningModule):
         engine: Log-prob engine: "tiled" or "dense".
     """
 
-    def __init__(self, spec: dict[str, Any], policy: dict[str, Any], engine: str = "tiled") -> None:
+    def __init__(self, spec: dict[str, Any], policy: dict[str, Any], engine: EngineName = "tiled") -> None:
         super().__init__()
         self.save_hyperparameters()
         self.spec = resolve(spec)
@@ -50,7 +52,9 @@ class AlignmentModule(LightningModule):
         self.policy = HFPolicy(PolicyConfig.from_plain(policy))
         # A plain dict on purpose: a reference is no submodule, so it is in no checkpoint and in no optimiser.
         self.references = {name: cast(Reference, build(c)) for name, c in self.spec.references.items()}
-        self.strict_loading = False  # a checkpoint holds what is trained; on_load_checkpoint checks that nothing is missing
+        self.strict_loading = (
+            False  # a checkpoint holds what is trained; on_load_checkpoint checks that nothing is missing
+        )
         self._window = Means()
         self._evaluation = Means()
         self._step_metrics: dict[str, float] = {}
@@ -90,9 +94,9 @@ class AlignmentModule(LightningModule):
             for split in splits:
                 reference.prepare(self.data.every_row(split), self.engine, self.data.fingerprint(split))
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """The spec's optimiser over what is trained, with the schedule over the run's total steps."""
-        return configure(self.spec.optimizer, self.policy.parameters(), self.total_steps())
+        return cast(OptimizerLRScheduler, configure(self.spec.optimizer, self.policy.parameters(), self.total_steps()))
 
     def total_steps(self) -> int:
         """Optimiser steps of the whole run, from the data and the trainer's limits.
@@ -112,7 +116,8 @@ class AlignmentModule(LightningModule):
 
         Args:
             batch: Token ids.
-            token_kl: Also measure KL(pi || ref) at every completion token over the whole vocabulary, where `ref` gives logits.
+            token_kl: Also measure KL(pi || ref) at every completion token over the whole vocabulary, where `ref`
+                gives logits.
         """
         features = self.policy.forward(batch, self.engine)
         policy = self.engine.logprobs(features, batch)
@@ -136,7 +141,9 @@ class AlignmentModule(LightningModule):
         if beta is not None:
             extra.setdefault("beta", beta)
         if "token_kl" in statistics:
-            extra["kl_to_reference"] = statistics["token_kl"][: len(policy.sums) // 2 if batch.kind == "examples" else None]
+            extra["kl_to_reference"] = statistics["token_kl"][
+                : len(policy.sums) // 2 if batch.kind == "examples" else None
+            ]
         return LossOutput(
             values=output.values,
             reward_chosen=output.reward_chosen,
@@ -192,10 +199,14 @@ class AlignmentModule(LightningModule):
             self.log(f"test/{name}", value, batch_size=1)
 
     def predict_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, list[float]]:
-        """Implicit rewards of every pair, for `predictions.jsonl`."""
+        """Implicit rewards of every pair or example, one list per column."""
         with torch.no_grad():
             output = self.evaluate_batch(batch)
         columns = {"row": batch.rows, "reward_chosen": output.reward_chosen, "reward_rejected": output.reward_rejected}
+        if batch.desirable is not None:  # unpaired: the two rewards belong to different examples
+            reward = output.reward_chosen.new_empty(len(batch))
+            reward[batch.desirable], reward[~batch.desirable] = output.reward_chosen, output.reward_rejected
+            columns = {"row": batch.rows, "desirable": batch.desirable, "reward": reward}
         return {name: value.tolist() for name, value in columns.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -220,7 +231,8 @@ class AlignmentModule(LightningModule):
         owners = batch.rows.repeat(bad.shape[0] // len(batch))
         rows = [self.data.where(split, int(row)) for row in owners[bad.to(owners.device)][:5]]
         raise InputError(
-            f"step {self.trainer.global_step}: the loss is not finite on {int(bad.sum())} of {len(batch)} rows: {', '.join(rows)}. "
-            "Nothing was updated by this step; the last checkpoint is whole. Look at these rows, lower the learning rate "
-            "(--spec.optimizer.lr) or train in fp32 (--policy.precision fp32)"
+            f"step {self.trainer.global_step}: the loss is not finite on {int(bad.sum())} of {len(batch)} rows: "
+            f"{', '.join(rows)}. "
+            "Nothing was updated by this step; the last checkpoint is whole. Look at these rows, lower the "
+            "learning rate (--spec.optimizer.lr) or train in fp32 (--policy.precision fp32)"
         )

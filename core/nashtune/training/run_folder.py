@@ -1,11 +1,11 @@
 """The run folder: one folder per run, numbered or named, never overwritten.
 
-    RUN_DIR/config.yaml        the resolved run (config.1.yaml, ... for each resume)
-    RUN_DIR/logs/attempt_N/    metrics.csv; RUN_DIR/tensorboard/ when TensorBoard is installed
-    RUN_DIR/checkpoints/       step=N.ckpt, whole or absent
-    RUN_DIR/samples.json       answers before and after
-    RUN_DIR/report.json        the final table; RUN_DIR/curves.png its picture
-    RUN_DIR/export/            the trained model as a Hugging Face folder with a model card
+RUN_DIR/config.yaml        the resolved run (config.1.yaml, ... for each resume)
+RUN_DIR/logs/attempt_N/    metrics.csv; RUN_DIR/tensorboard/ when TensorBoard is installed
+RUN_DIR/checkpoints/       step=N.ckpt, whole or absent
+RUN_DIR/samples.json       answers before and after
+RUN_DIR/report.json        the final table; RUN_DIR/curves.png its picture
+RUN_DIR/export/            the trained model as a Hugging Face folder with a model card
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ def choose_run_dir(asked: str | None, spec_name: str, *, resume: bool) -> Path:
         if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             held = "holds a run" if (folder / "config.yaml").exists() else "is not empty"
             raise InputError(
-                f"--run_dir: {folder} {held}, and a run is never overwritten; choose another folder, leave --run_dir out for "
-                f"a numbered one, or go on with that run: nashtune fit --ckpt_path last --run_dir {folder}"
+                f"--run_dir: {folder} {held}, and a run is never overwritten; choose another folder, leave "
+                f"--run_dir out for a numbered one, or go on with "
+                f"that run: nashtune fit --ckpt_path last --run_dir {folder}"
             )
     return folder
 
@@ -66,7 +67,9 @@ def claim(folder: Path, config: Mapping[str, Any]) -> int:
     while (folder / _config_name(attempt)).exists():
         attempt += 1
     header = "# Written by nashtune. Run it again with: nashtune fit --config THIS_FILE --run_dir NEW_FOLDER\n"
-    write_text(folder / _config_name(attempt), header + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+    write_text(
+        folder / _config_name(attempt), header + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    )
     os.environ[RUN_DIR_VARIABLE] = str(folder)
     return attempt
 
@@ -79,7 +82,9 @@ def loggers(folder: Path, attempt: int) -> list[Logger]:
     """CSV always, flushed at every logged step so that a kill loses nothing; TensorBoard when it is installed."""
     found: list[Logger] = [CSVLogger(folder, name="logs", version=f"attempt_{attempt}", flush_logs_every_n_steps=1)]
     if module_available("tensorboard"):
-        found.append(TensorBoardLogger(folder, name="tensorboard", version=f"attempt_{attempt}", default_hp_metric=False))
+        found.append(
+            TensorBoardLogger(folder, name="tensorboard", version=f"attempt_{attempt}", default_hp_metric=False)
+        )
     return found
 
 

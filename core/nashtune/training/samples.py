@@ -27,10 +27,12 @@ class SampleSettings:
     """Which answers a run samples; they never enter training.
 
     Args:
-        prompts: Held-out prompts answered before and after training, 0 for none; KL(pi || ref) is estimated on the answers after.
+        prompts: Held-out prompts answered before and after training, 0 for none; KL(pi || ref) is estimated on the
+            answers after.
         show: How many of them are printed at the end.
         max_new_tokens: Longest answer, in tokens.
-        temperature: Sampling temperature; the KL estimate is given only at 1.0, where answers are drawn from the policy.
+        temperature: Sampling temperature; the KL estimate is given only at 1.0, where answers are drawn from the
+            policy.
     """
 
     prompts: int = 8

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lab import Lab, pair_rows, write_rows
 
+from lab import Lab, pair_rows, write_rows
 from nashtune.models.policy import HFPolicy
 
 Refused = Callable[..., str]
@@ -68,11 +68,17 @@ def test_a_misspelt_spec_is_named_with_the_nearest(fit: Refused) -> None:
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("loss: {name: dppo}\nreferences: {ref: base}\nkl: {name: fixed, beta: 0.1}\nschedule: offline\n", [":1:", "did you mean 'dpo'"]),
+        (
+            "loss: {name: dppo}\nreferences: {ref: base}\nkl: {name: fixed, beta: 0.1}\nschedule: offline\n",
+            [":1:", "did you mean 'dpo'"],
+        ),
         ("loss: dpo\nlos: ipo\n", [":2:", "did you mean 'loss'"]),
         ("loss: dpo\nkl: {name: fixed, beta: 0.1}\nkl: none\n", [":3:", "kl", "twice"]),
         ("loss: {name: dpo\n", ["spec.yaml:"]),
-        ("loss: {name: dpo, label_smoothing: 0.7}\nreferences: {ref: base}\nkl: {name: fixed, beta: 0.1}\n", [":1:", "label_smoothing", "0.7"]),
+        (
+            "loss: {name: dpo, label_smoothing: 0.7}\nreferences: {ref: base}\nkl: {name: fixed, beta: 0.1}\n",
+            [":1:", "label_smoothing", "0.7"],
+        ),
     ],
     ids=["component", "section", "duplicate key", "broken YAML", "out of range"],
 )
@@ -102,7 +108,9 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize(("row", "parts"), ROWS, ids=["no rejected", "identical", "p out of range", "NaN label", "too long"])
+@pytest.mark.parametrize(
+    ("row", "parts"), ROWS, ids=["no rejected", "identical", "p out of range", "NaN label", "too long"]
+)
 def test_a_bad_row_is_told_by_line(lab: Lab, fit: Refused, row: dict[str, object], parts: list[str]) -> None:
     write_rows(lab.folder / "train.jsonl", [*pair_rows(4), row, *pair_rows(2, start=50)])
     message = fit()
@@ -112,7 +120,7 @@ def test_a_bad_row_is_told_by_line(lab: Lab, fit: Refused, row: dict[str, object
 def test_empty_data(lab: Lab, fit: Refused) -> None:
     (lab.folder / "train.jsonl").write_text("")
     message = fit()
-    assert "train.jsonl" in message and "no rows" in message.lower() or "empty" in message.lower()
+    assert ("train.jsonl" in message and "no rows" in message.lower()) or "empty" in message.lower()
 
 
 def test_json_broken_at_a_line(lab: Lab, fit: Refused) -> None:

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import yaml
-from lab import Lab
 
+from lab import Lab
 from nashtune.cli.main import main
 from nashtune.cli.session import merge, take_option
 from nashtune.errors import InputError
@@ -20,7 +20,10 @@ def test_take_option_reads_both_spellings_and_leaves_the_rest() -> None:
 
 
 def test_merge_is_deep_and_the_higher_layer_wins() -> None:
-    assert merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "d": {"e": 1}}) == {"a": {"b": 9, "c": 2}, "d": {"e": 1}}
+    assert merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "d": {"e": 1}}) == {
+        "a": {"b": 9, "c": 2},
+        "d": {"e": 1},
+    }
 
 
 def test_validate_needs_only_the_checkpoint(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:

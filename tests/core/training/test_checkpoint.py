@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lab import Lab
 
+from lab import Lab
 from nashtune.errors import InputError
 from nashtune.training.checkpoint import (
     AtomicCheckpointIO,
@@ -35,7 +35,9 @@ def small_disk() -> Iterator[Callable[[int], None]]:
     signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_disk_full_while_saving_keeps_the_old_checkpoint_whole(tmp_path: Path, small_disk: Callable[[int], None]) -> None:
+def test_disk_full_while_saving_keeps_the_old_checkpoint_whole(
+    tmp_path: Path, small_disk: Callable[[int], None]
+) -> None:
     path = tmp_path / "checkpoints" / "step=1.ckpt"
     io = AtomicCheckpointIO()
     io.save_checkpoint({"weights": torch.zeros(10)}, path)
@@ -87,9 +89,7 @@ def test_the_newest_checkpoint_is_the_one_with_the_most_steps(tmp_path: Path) ->
     ],
     ids=["missing", "garbage", "foreign", "code inside"],
 )
-def test_what_is_no_checkpoint_of_ours_is_refused(
-    tmp_path: Path, make: Callable[[Path], object], message: str
-) -> None:
+def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path: Path, make: Callable[[Path], object], message: str) -> None:
     path = tmp_path / "x.ckpt"
     make(path)
     with pytest.raises(InputError, match=message):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from lab import Lab
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lab import Lab
 from nashtune.cli.main import main
 from nashtune.models.policy import HFPolicy, PolicyConfig
 from nashtune.training.checkpoint import SECTION, newest_checkpoint, read_checkpoint
@@ -34,7 +34,14 @@ def test_an_exported_folder_gives_equal_log_probs(lab: Lab) -> None:
 
 def test_the_model_card_says_what_was_trained(lab: Lab) -> None:
     card = (lab.fit() / "export" / "README.md").read_text()
-    for part in ("# dpo:", "2305.18290", "label_smoothing", "sha256 of the token ids", "accuracy", "nashtune fit --config"):
+    for part in (
+        "# dpo:",
+        "2305.18290",
+        "label_smoothing",
+        "sha256 of the token ids",
+        "accuracy",
+        "nashtune fit --config",
+    ):
         assert part in card
 
 
@@ -47,7 +54,9 @@ def test_lora_exports_the_adapter_or_merged_weights(lab: Lab) -> None:
     expected = logits_of_checkpoint(run, ids)
     merged = AutoModelForCausalLM.from_pretrained(lab.folder / "merged")(input_ids=ids).logits
     torch.testing.assert_close(merged, expected, rtol=1e-4, atol=1e-5)
-    base = AutoModelForCausalLM.from_pretrained(json.loads((run / "export" / "adapter_config.json").read_text())["base_model_name_or_path"])
+    base = AutoModelForCausalLM.from_pretrained(
+        json.loads((run / "export" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    )
     adapted = PeftModel.from_pretrained(base, run / "export").eval()
     torch.testing.assert_close(adapted(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-5)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nashtune.training.checkpoint import newest_checkpoint
 from lab import Lab
+from nashtune.training.checkpoint import newest_checkpoint
 
 
 def content(run: Path) -> dict[str, object]:
@@ -23,7 +23,9 @@ def same(first: object, second: object) -> bool:
     if isinstance(first, torch.Tensor):
         return isinstance(second, torch.Tensor) and torch.equal(first, second)
     if isinstance(first, dict):
-        return isinstance(second, dict) and first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+        return (
+            isinstance(second, dict) and first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+        )
     if isinstance(first, (list, tuple)):
         return len(first) == len(second) and all(map(same, first, second))  # type: ignore[arg-type]
     return first == second
@@ -53,9 +55,21 @@ sys.exit(main(sys.argv[1:]))
 
 
 def kill_at(lab: Lab, batch: int, *arguments: str, run: str) -> Path:
-    command = ["fit", "--config", str(lab.run_file), "--run_dir", str(lab.folder / run), "--save_every", "1", *arguments]
+    command = [
+        "fit",
+        "--config",
+        str(lab.run_file),
+        "--run_dir",
+        str(lab.folder / run),
+        "--save_every",
+        "1",
+        *arguments,
+    ]
     done = subprocess.run(
-        [sys.executable, "-c", KILLER, *command], env={**os.environ, "KILL_AT": str(batch)}, capture_output=True, text=True
+        [sys.executable, "-c", KILLER, *command],
+        env={**os.environ, "KILL_AT": str(batch)},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     return lab.folder / run

@@ -26,7 +26,9 @@ def test_a_folder_that_holds_another_run_is_refused_and_left_alone() -> None:
     folder = Path("mine")
     claim(folder, {"seed": 1})
     before = (folder / "config.yaml").read_bytes()
-    with pytest.raises(InputError, match=r"mine holds a run, and a run is never overwritten.*--ckpt_path last --run_dir mine"):
+    with pytest.raises(
+        InputError, match=r"mine holds a run, and a run is never overwritten.*--ckpt_path last --run_dir mine"
+    ):
         choose_run_dir("mine", "dpo", resume=False)
     assert (folder / "config.yaml").read_bytes() == before
 
