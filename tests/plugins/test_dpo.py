@@ -26,7 +26,7 @@ from method_batches import (
 from method_numbers import ONE
 from nashtune.errors import InputError
 from nashtune.spec.overrides import Override
-from nashtune.spec.resolve import build, resolve
+from nashtune.spec.resolve import resolve
 from nashtune_plugins.dpo import DPOLoss, dpo_loss
 
 DPO = [0.5543552445, 0.8687926040, 0.6931471806, 0.3000584796]
@@ -131,7 +131,11 @@ def test_large_margins_stay_finite():
     assert torch.autograd.grad(values.sum(), delta)[0].tolist() == [-0.5, 0.0]
 
 
-def test_half_or_more_smoothing_is_refused_by_name():
+def test_half_or_more_smoothing_is_refused_by_name_and_before_anything_is_built():
     override = Override(("loss", "label_smoothing"), 0.5, "--spec.loss.label_smoothing")
-    with pytest.raises(InputError, match=r"label_smoothing is 0\.5; it must be in \[0, 0\.5\)"):
-        build(resolve("dpo", [override]).loss)
+    with pytest.raises(
+        InputError, match=r"--spec\.loss\.label_smoothing: expected a number >= 0 and < 0\.5, found 0\.5"
+    ):
+        resolve("dpo", [override])
+    with pytest.raises(ValueError, match=r"v<0\.5"):
+        DPOLoss(label_smoothing=0.5)
