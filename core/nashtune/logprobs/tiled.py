@@ -15,7 +15,7 @@ from nashtune.interfaces.batch import LogProbs, TokenBatch
 from nashtune.interfaces.policy import LogProbEngine, TokenStatistics
 from nashtune.logprobs.head import Head, backbone, check_head, find_head
 from nashtune.logprobs.positions import Predicted, collect, model_inputs, predicted, sum_per_sequence
-from nashtune.logprobs.tiles import Tile, tile_bytes, tiled_logprobs
+from nashtune.logprobs.tiles import MIB, Tiling, tiled_logprobs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +31,21 @@ class TiledEngine(LogProbEngine):
     """Backbone once, then token x vocabulary tiles with an online logsumexp; equals `dense` in value and gradient.
 
     Args:
-        tile_mib: Size of one tile of logits in MiB; None takes 16 on a CPU and 128 on an accelerator.
+        tile_mib: Size of a tile of logits in MiB of float32; None takes 32 on a CPU, 256 on an accelerator.
+        kept_mib: Tiles kept from forward to backward instead of computed again, in MiB; never more than a quarter of
+            the logits. None takes 96 on a CPU, 512 on an accelerator.
         tokens: Tokens in a tile, at most; the vocabulary fills the rest.
     """
 
-    def __init__(self, *, tile_mib: float | None = None, tokens: int = 2048) -> None:
+    def __init__(self, *, tile_mib: float | None = None, kept_mib: float | None = None, tokens: int = 2048) -> None:
         if tile_mib is not None and tile_mib <= 0:
             raise ValueError(f"tile_mib must be above 0, got {tile_mib}")
+        if kept_mib is not None and kept_mib < 0:
+            raise ValueError(f"kept_mib must not be negative, got {kept_mib}")
         if tokens < 1:
             raise ValueError(f"tokens must be at least 1, got {tokens}")
         self.tile_mib = tile_mib
+        self.kept_mib = kept_mib
         self.tokens = tokens
 
     def forward(self, model: Any, batch: TokenBatch) -> TiledFeatures:
@@ -58,18 +63,19 @@ class TiledEngine(LogProbEngine):
 
     def logprobs(self, features: TiledFeatures, batch: TokenBatch) -> LogProbs:
         """Log-probs of the completions."""
-        head, at = features.head, features.at
-        tile = Tile.fit(len(at.target), head.weight.shape[0], self._bytes(features), self.tokens)
-        return collect(tiled_logprobs(features.hidden, head, at.target, tile), batch, at)
+        tiling = self._tiling(features.hidden.device)
+        token_logp = tiled_logprobs(features.hidden, features.head, features.at.target, tiling)
+        return collect(token_logp, batch, features.at)
 
     @torch.no_grad()
     def statistics(
         self, policy: TiledFeatures, ref: TiledFeatures, batch: TokenBatch, fn: TokenStatistics
     ) -> dict[str, Tensor]:
-        """Sums over each completion (N,) of `fn`, called on as many tokens (full vocabulary) as fit in a tile."""
+        """Sums over each completion (N,) of `fn`, called on as many tokens (full vocabulary) as fit in half a tile."""
         at = policy.at
-        # what `fn` makes of two logits is alive too: peak memory is some eight times the budget of a tile
-        rows = max(1, min(self.tokens, self._bytes(policy) // (4 * policy.head.weight.shape[0])))
+        # what `fn` makes of two logits is alive too: peak memory is some four times the budget of a tile
+        budget = self._tiling(policy.hidden.device).tile_bytes // 2
+        rows = max(1, min(self.tokens, budget // (4 * policy.head.weight.shape[0])))
         policy_head, ref_head = policy.head.cast(), ref.head.cast()
         parts: dict[str, list[Tensor]] = {}
         for start in range(0, len(at.target), rows):
@@ -79,5 +85,10 @@ class TiledEngine(LogProbEngine):
                 parts.setdefault(name, []).append(value)
         return {name: sum_per_sequence(torch.cat(part), at) for name, part in parts.items()}
 
-    def _bytes(self, features: TiledFeatures) -> int:
-        return tile_bytes(features.hidden.device) if self.tile_mib is None else int(self.tile_mib * 2**20)
+    def _tiling(self, device: torch.device) -> Tiling:
+        default = Tiling.on(device)
+        return Tiling(
+            tokens=self.tokens,
+            tile_bytes=default.tile_bytes if self.tile_mib is None else int(self.tile_mib * MIB),
+            kept_bytes=default.kept_bytes if self.kept_mib is None else int(self.kept_mib * MIB),
+        )

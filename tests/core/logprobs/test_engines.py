@@ -19,11 +19,12 @@ from nashtune.logprobs.tiled import TiledEngine
 from nashtune.testing import tiny_model, token_batch
 
 SIZES = [(3, 9), (5, 4), (2, 12), (7, 1)]
-SMALL = {"tile_mib": 0.001, "tokens": 7}  # several tiles in both directions
+SMALL = {"tile_mib": 0.001, "tokens": 7, "kept_mib": 0}  # several tiles in both directions
+KEEPING = {**SMALL, "kept_mib": 1}
 Score = Callable[..., Any]
 
 
-@pytest.mark.parametrize("options", [{}, SMALL])
+@pytest.mark.parametrize("options", [{}, SMALL, KEEPING])
 @pytest.mark.parametrize("tie", [True, False])
 @pytest.mark.parametrize("frozen_head", [False, True])
 def test_tiled_equals_dense_in_float64(
@@ -105,7 +106,7 @@ def test_a_completion_after_one_prompt_token(model: Any) -> None:
 def test_the_logits_never_exist(model: Any) -> None:
     """No tensor of a forward and backward pass is as large as (M, V)."""
     batch = token_batch([(2, 200), (2, 200)])
-    engine = get_engine("tiled", tile_mib=0.05, tokens=64)
+    engine = get_engine("tiled", tile_mib=0.05, tokens=64, kept_mib=64)
     engine.forward(model, batch)  # the once-only check of the head
     features = engine.forward(model, batch)
     with _Largest() as seen:
@@ -115,6 +116,25 @@ def test_the_logits_never_exist(model: Any) -> None:
     assert 0 < seen.largest < logits / 2
 
 
+def test_no_more_than_a_quarter_of_the_logits_is_kept() -> None:
+    from nashtune.logprobs.tiles import Tiling
+
+    for tokens in (1, 10, 300, 5000):
+        tiling = Tiling(tokens=256, tile_bytes=4 * 256 * 512, kept_bytes=10**12)
+        kept = tiling.kept_tiles(tokens, 49152) * tiling.columns(tokens, 49152)
+        assert 0 <= kept <= 49152 / 4
+    assert Tiling().kept_tiles(2048, 49152) * Tiling().columns(2048, 49152) == 12288
+
+
+def test_a_second_backward_is_right_though_the_first_used_up_the_kept_tiles(model: Any) -> None:
+    batch = token_batch(SIZES)
+    engine = get_engine("tiled", **KEEPING)
+    total = engine.logprobs(engine.forward(model, batch), batch).sums.sum()
+    weight = model.lm_head.weight
+    first = torch.autograd.grad(total, weight, retain_graph=True)[0].clone()
+    torch.testing.assert_close(torch.autograd.grad(total, weight)[0], first, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("frozen_head", [False, True])
 def test_bf16_weights_accumulate_in_float32(tiny: Path, score: Score, frozen_head: bool) -> None:
     exact = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.bfloat16)
@@ -122,7 +142,7 @@ def test_bf16_weights_accumulate_in_float32(tiny: Path, score: Score, frozen_hea
     for model in (exact, wide):
         model.lm_head.weight.requires_grad_(not frozen_head)
     batch = token_batch(SIZES)
-    tiled, grads = score(get_engine("tiled", **SMALL), exact, batch)
+    tiled, grads = score(get_engine("tiled", **KEEPING), exact, batch)
     dense, dense_grads = score(get_engine("dense"), exact, batch)
     _, true_grads = score(get_engine("dense"), wide, batch)
     assert tiled.sums.dtype == tiled.token_logp.dtype == torch.float32
@@ -135,14 +155,14 @@ def test_bf16_weights_accumulate_in_float32(tiny: Path, score: Score, frozen_hea
 def test_a_certain_token_has_a_right_gradient_in_bf16_with_a_frozen_head() -> None:
     """The trap: 1 - p of a token with p near 1 is lost when p itself is rounded to bfloat16."""
     from nashtune.logprobs.head import Head
-    from nashtune.logprobs.tiles import Tile, tiled_logprobs
+    from nashtune.logprobs.tiles import Tiling, tiled_logprobs
 
     draw = torch.Generator().manual_seed(1)
     weight = torch.randn(96, 16, generator=draw).bfloat16()
     hidden = (weight[:4] * 0.9).requires_grad_()
     head = Head(weight=weight, bias=None, scale=1.0, softcap=None, compute_dtype=torch.bfloat16)
     target = torch.arange(4)
-    logp = tiled_logprobs(hidden, head, target, Tile(tokens=2, vocabulary=32))
+    logp = tiled_logprobs(hidden, head, target, Tiling(tokens=2, tile_bytes=256))
     (found,) = torch.autograd.grad(logp.sum(), hidden)
     p = (hidden.detach() @ weight.t()).double().softmax(-1)  # of the same rounded logits
     assert float(p.diagonal().max()) > 0.999
@@ -158,7 +178,7 @@ def test_autocast_runs_the_head_in_bf16(tiny: Path, frozen_head: bool) -> None:
     batch = token_batch(SIZES)
     found = {}
     for name in ("dense", "tiled"):
-        engine = get_engine(name, **(SMALL if name == "tiled" else {}))  # type: ignore[arg-type]
+        engine = get_engine(name, **(KEEPING if name == "tiled" else {}))  # type: ignore[arg-type]
         model.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             result = engine.logprobs(engine.forward(model, batch), batch)
@@ -204,6 +224,15 @@ def test_statistics_of_equal_models_are_exactly_zero(tiny: Path) -> None:
         lambda a, b, target: {"delta": (a - b).abs().sum(-1)},
     )
     assert sums["delta"].tolist() == [0.0] * len(SIZES)
+
+
+def test_a_batch_without_a_completion_has_zero_gradient(model: Any) -> None:
+    batch = token_batch([(4, 0), (3, 0)])
+    engine = get_engine("tiled", **KEEPING)
+    result = engine.logprobs(engine.forward(model, batch), batch)
+    assert result.sums.tolist() == [0.0, 0.0]
+    result.sums.sum().backward()
+    assert float(model.lm_head.weight.grad.abs().max()) == 0.0
 
 
 def test_an_unknown_engine_or_option() -> None:
