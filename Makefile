@@ -19,7 +19,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/mypy
 
 docs: $(STAMP)
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f .mkdocs.yml
 
 bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/thin_cli.py && $(BIN)/python tests/benchmarks/logprob_memory.py

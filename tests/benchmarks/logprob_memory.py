@@ -1,15 +1,16 @@
 """Time and peak memory of a log-prob forward and backward: `tiled` against `dense`.
 
-Run on demand: `python tests/benchmarks/logprob_memory.py`. Every measurement is a fresh process; the engines take
-turns within
-each round. Memory is resident memory above what the process held with the model loaded and a small pass done.
+Run on demand: `python tests/benchmarks/logprob_memory.py`. Every measurement is a fresh process; the engines take turns
+within each round. Memory is resident memory above what the process held with the model loaded and a small pass done; it
+includes the gradients. CPU seconds are the steadier number where other work shares the machine.
 
-Workloads, all with 2,048 completion tokens, hidden size 576 and a tied vocabulary of 49,152:
-- head: no decoder layers and one prompt token, so that the LM head is nearly all there is (the hardest case for
-`tiled`); - head, frozen: the same where the head gets no gradient, as under LoRA;
-- model: four decoder layers and 128 prompt tokens before each completion of 128.
+Workloads, all with 2,048 completion tokens, hidden size 576 and a vocabulary of 49,152:
+- head: no decoder layers and one prompt token, so that the LM head (tied) is nearly all there is;
+- head, frozen: the same where the head gets no gradient, as under LoRA;
+- model: four decoder layers and 128 prompt tokens before each completion of 128; most of its memory is activations of
+  the layers, which no engine changes.
 
-Required of `tiled` on head and model: a third of the memory of `dense` at most, and at most 1.2 times its time.
+Required of `tiled` on both heads: a third of the memory of `dense` at most, and at most 1.2 times its time.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def main() -> int:
     """Prints the table; returns 1 where a requirement is not met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="fresh processes for each cell")
-    parser.add_argument("--repeats", type=int, default=3, help="passes in a process; the fastest counts")
+    parser.add_argument("--repeats", type=int, default=2, help="passes in a process; the fastest counts")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--one", nargs=3, metavar=("ENGINE", "WORKLOAD", "DTYPE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -123,9 +124,10 @@ def main() -> int:
             ratio = {name: medians[engine][name] / medians["dense"][name] for name in columns}
             shown = " | ".join(spread(columns[name], 0 if name == "memory" else 2) for name in columns)
             print(f"| {workload} | {dtype} | {engine} | {shown} | {' | '.join(f'{r:.2f}' for r in ratio.values())} |")
-        required = workload != "head, frozen" and dtype == "fp32"
-        failed |= required and (ratio["memory"] > 1 / 3 or min(ratio["wall"], ratio["cpu"]) > 1.2)
-    print("\n" + ("NOT met" if failed else "met") + ": at most 1/3 of the memory at 1.2 times the time or less (fp32)")
+        failed |= workload != "model" and (ratio["memory"] > 1 / 3 or min(ratio["wall"], ratio["cpu"]) > 1.2)
+    print(
+        "\n" + ("NOT met" if failed else "met") + ": a third of the memory and 1.2 times the time at most, on the heads"
+    )
     return int(failed)
 
 

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
 
 import yaml
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -68,11 +69,11 @@ class NashtuneCLI(LightningCLI):
     """Lightning CLI with a resolved spec, and our own module, data and callbacks.
 
     Args:
-        session: What the front has resolved: spec, run folder, checkpoint.
+        session: What the front has resolved: spec, run folder, checkpoint; None where only help is asked for.
         args: Arguments for the parser, the subcommand first.
     """
 
-    def __init__(self, session: Session, args: list[str]) -> None:
+    def __init__(self, session: Session | None, args: list[str]) -> None:
         self.session = session
         options = {"parser_mode": "yaml", "allow_abbrev": False, "prog": "nashtune"}
         super().__init__(
@@ -97,8 +98,17 @@ class NashtuneCLI(LightningCLI):
         parser.add_class_arguments(SampleSettings, "samples")
         parser.add_argument("--spec", type=dict, help="Spec: a name, a file, or overrides --spec.kl.beta 0.2")
         parser.add_argument("--engine", type=Literal["tiled", "dense"], default="tiled", help="Log-prob engine")
+        parser.add_argument(
+            "--ckpt_path", type=str | None, default=None, help="Checkpoint to start from, or `last` of --run_dir"
+        )
         parser.add_argument("--run_dir", type=str | None, default=None, help="Run folder (default: runs/SPEC-NNN)")
-        parser.add_argument("--save_every", type=int, default=50, help="Optimiser steps between checkpoints")
+        parser.add_argument("--save_every", type=PositiveInt, default=50, help="Optimiser steps between checkpoints")
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Trainer methods and their arguments that are no options: objects, and the checkpoint, which is ours."""
+        ours = {"ckpt_path", "weights_only"}
+        return {name: {*skipped, *ours, "verbose"} for name, skipped in LightningCLI.subcommands().items()}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """As Lightning's, without its warning that arguments are given from Python."""
@@ -120,11 +130,14 @@ class NashtuneCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         command = {"fit": fit, "validate": evaluate, "test": evaluate, "predict": predict}[subcommand]
+        assert self.session is not None, "help ends in the parser"
         command(self, self.session)
 
 
 def run(subcommand: str, argv: Sequence[str]) -> int:
     """Run one of the four commands; the entry point calls this with what follows the command's name."""
+    if {"-h", "--help"} & set(argv):
+        NashtuneCLI(None, [subcommand, "--help"])
     session = prepare(subcommand, argv)
     arguments = [subcommand]
     if session.config:

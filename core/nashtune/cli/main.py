@@ -17,7 +17,7 @@ LIGHTNING: dict[str, str] = {
     "fit": "train a model by a spec",
     "validate": "measure a checkpoint on the validation rows",
     "test": "measure a checkpoint on the test rows",
-    "predict": "log-probs and implicit rewards of every held-out row",
+    "predict": "implicit rewards of every held-out row, as JSON lines",
 }
 """Commands of the Lightning CLI, which reads the rest of the command line."""
 

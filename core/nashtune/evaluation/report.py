@@ -104,27 +104,27 @@ def print_report(
     held_out, speed, kl = report["held_out"], report["throughput"], report["sampled_kl"]
     rows: list[tuple[str, str]] = [("optimiser steps", f"{report['steps']}")]
     if "accuracy" in held_out:
-        rows.append(("held-out preference accuracy", f"{held_out['accuracy']:.3f}   (0.500 when policy = reference)"))
+        rows.append(("held-out preference accuracy", f"{held_out['accuracy']:.3f}   (chance: 0.500)"))
     if "margin" in held_out:
-        rows.append(("held-out margin of implicit rewards", f"{held_out['margin']:+.4f}"))
+        rows.append(("held-out reward margin", f"{held_out['margin']:+.4f}"))
     if "loss" in held_out:
         rows.append(("held-out loss", f"{held_out['loss']:.4f}"))
     if kl is not None:
         rows.append(
             (
-                "KL(policy ‖ reference), nats per answer",
-                f"k1 {kl['k1']:+.3f}, k3 {kl['k3']:.3f}   ({kl['completions']:.0f} sampled answers)",
+                "KL to the reference, per answer",
+                f"k1 {kl['k1']:+.3f}, k3 {kl['k3']:.3f} nats   ({kl['completions']:.0f} samples)",
             )
         )
     if "kl_to_reference" in held_out:
         rows.append(
-            ("KL along held-out completions, nats", f"{held_out['kl_to_reference']:.4f}   (exact at every token)")
+            ("KL along held-out answers", f"{held_out['kl_to_reference']:.4f} nats   (exact)")
         )
     if report["beta"] is not None:
         rows.append(("β at the end", f"{report['beta']:.6g}"))
     rows += [
         (
-            "tokens per second, real / with padding",
+            "tokens/s, real / with padding",
             f"{speed['tokens_per_second']:.0f} / {speed['padded_tokens_per_second']:.0f}",
         ),
         ("padding share", f"{100 * speed['padding_share']:.1f} %"),

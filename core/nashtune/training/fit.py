@@ -57,7 +57,7 @@ def fit(cli: NashtuneCLI, session: Session) -> None:
             k.removeprefix("val/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")
         },
         "sampled_kl": samples.kl,
-        "beta": metrics.last("train/beta"),
+        "beta": (cli.model.kl.state_dict() if cli.model.kl else {}).get("beta", metrics.last("train/beta")),
         "throughput": throughput.summary(),
         "data": {split: report.as_dict() for split, report in cli.datamodule.reports.items()},
     }
@@ -114,7 +114,9 @@ def ready(cli: NashtuneCLI, stage: str, console: Console) -> None:
 def make_trainer(cli: NashtuneCLI, folder: Path | None, callbacks: list[Callback], own_loggers: list[Any]) -> Trainer:
     """The user's trainer section, plus what every run has."""
     asked: Any = cli.config_init[cli.subcommand]["trainer"]
-    bar = RichProgressBar(leave=True) if sys.stdout.isatty() else TQDMProgressBar(refresh_rate=5, leave=True)
+    bar: Callback = TQDMProgressBar(refresh_rate=10, leave=True)
+    if sys.stdout.isatty() or cli.subcommand == "predict":  # stdout carries the predictions
+        bar = RichProgressBar(leave=True, console_kwargs={"stderr": cli.subcommand == "predict"})
     users = asked["callbacks"] or []
     users = users if isinstance(users, list) else [users]
     user_loggers = (
