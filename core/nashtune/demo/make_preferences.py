@@ -143,8 +143,6 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     prompts = read_prompts(source.read_text(encoding="utf-8"))[: args.limit]
     folder = _model_folder(args.model)
 
-    from rich.console import Console
-    from rich.progress import track
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from nashtune.oracles.vader import VaderOracle
@@ -160,8 +158,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
 
     texts: dict[int, list[str]] = {}
     chunks = draw(sampler, tokenizer, prompts, args.samples, args.seed)
-    total = -(-len(prompts) // CHUNK)
-    for chunk in track(chunks, description="sampling", total=total, console=Console(stderr=True)):
+    for chunk in _with_progress(chunks, -(-len(prompts) // CHUNK)):
         texts.update(chunk)
     rows = make_rows(prompts, texts, oracle, BestWorst(min_gap=args.min_gap))
     if not rows:
@@ -183,6 +180,20 @@ def run(args: argparse.Namespace) -> dict[str, float]:
         "mean_rejected_score": sum(row["rejected_score"] for row in rows) / len(rows),
         "mean_gap": sum(row["chosen_score"] - row["rejected_score"] for row in rows) / len(rows),
     }
+
+
+def _with_progress(chunks: Iterator[dict[int, list[str]]], total: int) -> Iterator[dict[int, list[str]]]:
+    """A bar on a terminal; in a log file, where a bar would show nothing until the end, a line per chunk."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        yield from track(chunks, description="sampling", total=total, console=console)
+        return
+    for done, chunk in enumerate(chunks, 1):
+        print(f"sampled {done} of {total} groups of prompts", file=sys.stderr, flush=True)
+        yield chunk
 
 
 def _model_folder(model: str) -> Path:

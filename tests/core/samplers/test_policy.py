@@ -182,6 +182,4 @@ def test_seeds_are_stable_and_distinct():
     seeds = {stream_seed(s, r, p, k) for s in range(3) for r in range(3) for p in range(12) for k in range(12)}
     assert len(seeds) == 3 * 3 * 12 * 12
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert (
-        stream_seed(0, 0, 0, 0) == 1879184629313624024
-    )  # pinned: recorded runs hang on it
+    assert stream_seed(0, 0, 0, 0) == 1879184629313624024  # pinned: recorded runs hang on it
