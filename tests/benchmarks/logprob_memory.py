@@ -68,7 +68,7 @@ def measure(engine_name: str, workload: str, dtype: str, repeats: int, threads: 
     def step(size: tuple[int, int], count: int) -> None:
         batch = token_batch([size] * count, vocabulary=config.vocab_size)
         model.zero_grad(set_to_none=True)
-        engine.logprobs(engine.forward(model, batch), batch).sums.sum().backward()
+        torch.autograd.backward(engine.logprobs(engine.forward(model, batch), batch).sums.sum())
 
     step((1, 4), 2)
     model.zero_grad(set_to_none=True)
@@ -97,7 +97,8 @@ def main() -> int:
     parser.add_argument("--one", nargs=3, metavar=("ENGINE", "WORKLOAD", "DTYPE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        measure(*args.one, repeats=args.repeats, threads=args.threads)
+        engine_name, workload, dtype = args.one
+        measure(engine_name, workload, dtype, args.repeats, args.threads)
         return 0
     environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1"}
     results: dict[tuple[str, str, str], list[dict[str, float]]] = {}

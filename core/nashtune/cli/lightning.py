@@ -125,8 +125,26 @@ class NashtuneCLI(LightningCLI):
         self.plain = {
             name: value for name, value in plain.items() if name not in ("config", "ckpt_path", "weights_only")
         }
+        self._refuse_other_policy()
         self.datamodule = self._get(self.config_init, "data")
         self.model = AlignmentModule(spec=self.plain["spec"], policy=self.plain["policy"], engine=self.plain["engine"])
+
+    def _set_seed(self) -> None:
+        """As Lightning's, with a message instead of a traceback."""
+        seed = self._get(self.config, "seed_everything")
+        if isinstance(seed, bool) or not 0 <= seed < 2**32:
+            raise InputError(f"seed_everything: {seed}; it is a whole number from 0 to 4294967295")
+        super()._set_seed()
+
+    def _refuse_other_policy(self) -> None:
+        """A run goes on with its own model: another one would also be another reference."""
+        saved = self.session.saved_policy if self.session and self.subcommand == "fit" else None
+        for name, value in (saved or {}).items():
+            if name not in ("gradient_checkpointing", "attention") and self.plain["policy"].get(name) != value:
+                raise InputError(
+                    f"policy.{name}: {self.plain['policy'].get(name)}, but the checkpoint was trained with {value}; "
+                    "leave it out to go on with the run, or start a new run without --ckpt_path"
+                )
 
     def _run_subcommand(self, subcommand: str) -> None:
         command = {"fit": fit, "validate": evaluate, "test": evaluate, "predict": predict}[subcommand]

@@ -26,12 +26,14 @@ class Session:
         checkpoint: Checkpoint file to start from, if any.
         config: Everything but the command line, lowest layers merged, for the parser.
         rest: The command line that is left for the parser.
+        saved_policy: The `policy` section that the checkpoint was trained with.
     """
 
     spec: Spec
     checkpoint: Path | None
     config: Mapping[str, Any]
     rest: Sequence[str]
+    saved_policy: Mapping[str, Any] | None = None
 
 
 def prepare(subcommand: str, argv: Sequence[str]) -> Session:
@@ -46,6 +48,8 @@ def prepare(subcommand: str, argv: Sequence[str]) -> Session:
     run_dir, _ = take_option(rest, "--run_dir")
     run_dir = run_dir or runs.data.get("run_dir")
     asked_ckpt = asked_ckpt or runs.data.get("ckpt_path")
+    if asked_ckpt == "":
+        raise InputError("--ckpt_path: is empty; give a checkpoint's path, or `last` with --run_dir")
     checkpoint = _locate(asked_ckpt, run_dir) if asked_ckpt else None
     inherited: dict[str, Any] = read_checkpoint(checkpoint)[SECTION]["config"] if checkpoint else {}
     source: str | Located | Mapping[str, Any] | None = request.spec or runs.spec or inherited.get("spec")
@@ -56,10 +60,8 @@ def prepare(subcommand: str, argv: Sequence[str]) -> Session:
         _refuse_other_spec(spec, resolve(inherited["spec"]), checkpoint, subcommand, bool(request.spec or runs.spec))
     config = merge({k: v for k, v in inherited.items() if k not in PER_ATTEMPT}, runs.data)
     config["spec"] = spec.to_dict()
-    if checkpoint and subcommand == "fit" and run_dir is None and (checkpoint.parent.parent / "config.yaml").exists():
-        config["run_dir"] = str(checkpoint.parent.parent)
     config.pop("ckpt_path", None)
-    return Session(spec=spec, checkpoint=checkpoint, config=config, rest=rest)
+    return Session(spec=spec, checkpoint=checkpoint, config=config, rest=rest, saved_policy=inherited.get("policy"))
 
 
 def _locate(asked: str, run_dir: str | None) -> Path:

@@ -26,7 +26,7 @@ def collate_pairs(batch: Sequence[tuple[int, TokenRow]]) -> TokenBatch:
 
 
 class CollateExamples:
-    """E examples: E sequences, then E mismatched ones: prompt i with the completion of example i + 1, cyclically.
+    """E examples: E sequences, then E mismatched ones: prompt i with the next completion of another prompt.
 
     Args:
         max_length: Tokens of a sequence. A prompt that is too long for another example's completion loses its
@@ -43,7 +43,7 @@ class CollateExamples:
         rows = [row for _, row in batch]
         assert len(rows) > 1, "an example needs another one's completion; see BatchOrder.least"
         own = [(row.prompt_ids, row.completions[0]) for row in rows]
-        others = [row.completions[0] for row in (*rows[1:], rows[0])]
+        others = [_other(rows, i).completions[0] for i in range(len(rows))]
         mismatched = [(self._cut(row.prompt_ids, other), other) for row, other in zip(rows, others, strict=True)]
         desirable = torch.tensor([bool(row.desirable) for row in rows])
         return _pad([*own, *mismatched], "examples", [index for index, _ in batch], desirable=desirable)
@@ -51,6 +51,16 @@ class CollateExamples:
     def _cut(self, prompt: Ids, completion: Ids) -> Ids:
         short = shorten(prompt, self._max_length - len(completion), self._bos)
         return short if short is not None else prompt[-1:]
+
+
+def _other(rows: Sequence[TokenRow], i: int) -> TokenRow:
+    """The next row, cyclically, that answers another prompt; the next one where all answer the same.
+
+    Chosen and rejected answers of one prompt stand side by side: taking the neighbour would often pair a prompt with an
+    answer of its own.
+    """
+    following = [rows[(i + step) % len(rows)] for step in range(1, len(rows))]
+    return next((row for row in following if row.prompt_ids != rows[i].prompt_ids), following[0])
 
 
 def completion_batch(sequences: Sequence[tuple[Ids, Ids]]) -> TokenBatch:

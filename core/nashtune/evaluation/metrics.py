@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric
+from torchmetrics import SumMetric
 
 from nashtune.interfaces import LossOutput
 
@@ -15,10 +15,10 @@ def accuracy(reward_chosen: Tensor, reward_rejected: Tensor) -> Tensor:
 
 
 class Means:
-    """Weighted means by name; every rank must update the same names."""
+    """Means by name, over everything that was added on all ranks; every rank must add the same names."""
 
     def __init__(self) -> None:
-        self._metrics: dict[str, MeanMetric] = {}
+        self._sums: dict[str, tuple[SumMetric, SumMetric]] = {}
 
     def update(self, output: LossOutput, count: int, *, paired: bool = True) -> None:
         """Add a micro-batch.
@@ -34,21 +34,29 @@ class Means:
         values["reward_chosen"] = output.reward_chosen
         values["reward_rejected"] = output.reward_rejected
         for name, value in values.items():
-            if name not in self._metrics:
-                fresh = MeanMetric(nan_strategy="disable").to(value.device)
-                fresh.set_dtype(torch.float64)
-                self._metrics[name] = fresh
-            metric = self._metrics[name]
-            # expand instead of `weight=`: torchmetrics 1.9 drops the weight under nan_strategy="disable", and any other
-            # strategy would hide a NaN.
-            if value.numel():
-                metric.update(value.double().expand(count) if value.ndim == 0 else value.double())
+            # Sum and count on their own: torchmetrics' MeanMetric drops `weight` under nan_strategy="disable", any
+            # other strategy would hide a NaN, and a rank without one kind of example must still take part.
+            if name not in self._sums:
+                self._sums[name] = _sum(value), _sum(value)
+            total, number = self._sums[name]
+            expanded = value.detach().double().expand(count) if value.ndim == 0 else value.detach().double()
+            total.update(expanded.sum())
+            number.update(float(expanded.numel()))
 
     def compute_and_reset(self) -> dict[str, float]:
         """The means (over all ranks), and start again."""
-        means = {name: float(metric.compute()) for name, metric in self._metrics.items() if metric.update_count}
-        for metric in self._metrics.values():
-            metric.reset()
+        means = {}
+        for name, (total, number) in self._sums.items():
+            if total.update_count and (count := float(number.compute())):
+                means[name] = float(total.compute()) / count
+            total.reset()
+            number.reset()
         if {"reward_chosen", "reward_rejected"} <= means.keys():
             means["margin"] = means["reward_chosen"] - means["reward_rejected"]
         return means
+
+
+def _sum(like: Tensor) -> SumMetric:
+    metric = SumMetric(nan_strategy="disable").to(like.device)
+    metric.set_dtype(torch.float64)
+    return metric

@@ -117,9 +117,7 @@ def print_report(
             )
         )
     if "kl_to_reference" in held_out:
-        rows.append(
-            ("KL along held-out answers", f"{held_out['kl_to_reference']:.4f} nats   (exact)")
-        )
+        rows.append(("KL along held-out answers", f"{held_out['kl_to_reference']:.4f} nats   (exact)"))
     if report["beta"] is not None:
         rows.append(("β at the end", f"{report['beta']:.6g}"))
     rows += [
@@ -138,7 +136,7 @@ def print_report(
     for answer in answers:
         body = Text.assemble(
             ("before  ", "bold"),
-            answer["before"] or "(empty)",
+            answer.get("before", "(not sampled)") or "(empty)",
             "\n",
             ("after   ", "bold"),
             answer.get("after", "") or "(empty)",

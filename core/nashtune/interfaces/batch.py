@@ -23,7 +23,7 @@ class TokenBatch:
 
     For `kind="pairs"` the N = 2B sequences are B chosen followed by B rejected. For `kind="examples"` they are E
     examples
-    followed by E mismatched ones (prompt i with the completion of example i+1, cyclically), as KTO's KL estimate needs.
+    followed by E mismatched ones (prompt i with the next completion of another prompt), as KTO's KL estimate needs.
 
     Args:
         kind: What the sequences are.

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.trainer.states import TrainerFn
 
 from nashtune import __version__
 from nashtune.errors import InputError
@@ -52,6 +53,71 @@ def _reason(error: BaseException) -> str:
     while error.__context__ is not None and not isinstance(error, OSError):
         error = error.__context__
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+class Checkpoints(Callback):
+    """Saves `step=N.ckpt` every so many optimiser steps and at the end of the run, and removes the one before.
+
+    Not Lightning's ModelCheckpoint: after a resume it saves again in the middle of an accumulation window, over the
+    only good checkpoint, and it saves before a validation that a resume then skips.
+
+    Args:
+        folder: Where checkpoints lie.
+        every: Optimiser steps between two of them.
+    """
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self._folder = folder
+        self._every = every
+        self._saved_at = -1
+        self._previous: Path | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A resumed run has the checkpoint that it came from."""
+        self._saved_at = trainer.global_step
+        resumed = Path(trainer.ckpt_path) if trainer.ckpt_path else None
+        self._previous = resumed if resumed and resumed.resolve().parent == self._folder.resolve() else None
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """Save where a step is complete, unless a validation comes first."""
+        if not _validation_is_due(trainer):
+            self._save_if_due(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what `on_train_batch_end` left for after the validation."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._save_if_due(trainer)
+
+    def _save_if_due(self, trainer: Trainer) -> None:
+        step = trainer.global_step
+        if step == self._saved_at or not (step % self._every == 0 or _is_last(trainer)):
+            return
+        for name, weight in trainer.lightning_module.named_parameters():
+            if weight.requires_grad and not bool(torch.isfinite(weight).all()):
+                raise InputError(
+                    f"step {step}: {name} is not finite any more, so nothing was saved; earlier checkpoints are whole. "
+                    "Start a new run with a lower learning rate (--spec.optimizer.lr)"
+                )
+        path = self._folder / f"step={step}.ckpt"
+        trainer.save_checkpoint(path, weights_only=False)
+        self._saved_at = step
+        if self._previous is not None and self._previous != path and trainer.is_global_zero:
+            self._previous.unlink(missing_ok=True)
+        self._previous = path
+
+
+def _validation_is_due(trainer: Trainer) -> bool:
+    """Whether Lightning validates after this micro-batch."""
+    fetcher = trainer.fit_loop._data_fetcher
+    return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+
+
+def _is_last(trainer: Trainer) -> bool:
+    """Whether no optimiser step follows."""
+    epochs, steps = trainer.max_epochs, trainer.max_steps
+    ends = epochs is not None and epochs > 0 and trainer.current_epoch + 1 >= epochs
+    finished = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+    return trainer.should_stop or (steps > 0 and trainer.global_step >= steps) or (ends and finished)
 
 
 class RunState(Callback):

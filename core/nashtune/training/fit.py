@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 from rich.console import Console
 from rich.table import Table
 
+from nashtune.errors import InputError
 from nashtune.evaluation.report import draw_curves, print_report, read_metrics
 from nashtune.models.preflight import load_tokenizer, preflight
-from nashtune.training.checkpoint import AtomicCheckpointIO, RunState
+from nashtune.training.checkpoint import AtomicCheckpointIO, Checkpoints, RunState
 from nashtune.training.export import export_policy, model_card
-from nashtune.training.run_folder import choose_run_dir, claim, loggers, write_json
-from nashtune.training.samples import Samples, settings_from
+from nashtune.training.run_folder import choose_run_dir, claim, loggers, next_attempt, write_json
+from nashtune.training.samples import Samples, SampleSettings
 from nashtune.training.throughput import Throughput
 
 if TYPE_CHECKING:
@@ -28,28 +31,48 @@ if TYPE_CHECKING:
 def fit(cli: NashtuneCLI, session: Session) -> None:
     """Train by a spec, and leave a run folder with everything in it."""
     plain, console = cli.plain, Console()
-    folder = choose_run_dir(plain["run_dir"], session.spec.name, resume=session.checkpoint is not None)
+    resumed = session.checkpoint.parent.parent if session.checkpoint else None
+    folder = choose_run_dir(plain["run_dir"], session.spec.name, resumed=resumed)
     ready(cli, "fit", console)
     plain["run_dir"] = str(folder)
-    attempt = claim(folder, {**plain, "spec": session.spec.to_dict()})
-    console.print(f"run folder: {folder}")
-    samples = Samples(folder, settings_from(plain["samples"]), int(plain["seed_everything"]))
+    attempt, new = next_attempt(folder), not folder.exists()
+    settings = SampleSettings(**plain["samples"])
+    samples = Samples(folder, settings, int(plain["seed_everything"]))
     throughput = Throughput()
-    saving = ModelCheckpoint(
-        dirpath=folder / "checkpoints", filename="{step}", every_n_train_steps=plain["save_every"], save_top_k=1
-    )
-    config = {name: plain[name] for name in plain if name not in ("run_dir",)}
-    trainer = make_trainer(cli, folder, [RunState(config), throughput, samples, saving], loggers(folder, attempt))
-    trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=session.checkpoint, weights_only=True)
-    if not trainer.is_global_zero:
+    state = RunState({name: value for name, value in plain.items() if name != "run_dir"})
+    saving = Checkpoints(folder / "checkpoints", plain["save_every"])
+    trainer = make_trainer(cli, folder, [state, throughput, samples, saving], loggers(folder, attempt))
+    claim(folder, plain, attempt)
+    console.print(f"run folder: {folder}", soft_wrap=True)
+    try:
+        trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=session.checkpoint, weights_only=True)
+    except BaseException:
+        if new and trainer.global_step == 0 and trainer.is_global_zero:
+            shutil.rmtree(folder, ignore_errors=True)  # made a moment ago, and nothing was trained
+        raise
+    if throughput.seconds == 0:
+        console.print(
+            f"nothing left to train: this run ended at step {trainer.global_step}; its results are in {folder}"
+        )
         return
-    last = folder / "checkpoints" / f"step={trainer.global_step}.ckpt"
-    if not last.exists():
-        trainer.save_checkpoint(last, weights_only=False)
-        for older in (folder / "checkpoints").glob("step=*.ckpt"):
-            if older != last:
-                older.unlink()
+    if "validation" in cli.datamodule.reports and cli.model.validated_at != trainer.global_step:
+        trainer.validate(cli.model, datamodule=cli.datamodule, verbose=False)
+    if trainer.is_global_zero:
+        finish(cli, session, trainer, folder, samples, throughput, console)
+
+
+def finish(
+    cli: NashtuneCLI,
+    session: Session,
+    trainer: Trainer,
+    folder: Path,
+    samples: Samples,
+    throughput: Throughput,
+    console: Console,
+) -> None:
+    """Report, picture, export, final table."""
     metrics = read_metrics(folder)
+    controller = cli.model.kl.state_dict() if cli.model.kl else {}
     report = {
         "spec": session.spec.name,
         "steps": trainer.global_step,
@@ -57,15 +80,15 @@ def fit(cli: NashtuneCLI, session: Session) -> None:
             k.removeprefix("val/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")
         },
         "sampled_kl": samples.kl,
-        "beta": (cli.model.kl.state_dict() if cli.model.kl else {}).get("beta", metrics.last("train/beta")),
+        "beta": controller.get("beta", metrics.last("train/beta")),
         "throughput": throughput.summary(),
         "data": {split: report.as_dict() for split, report in cli.datamodule.reports.items()},
     }
     write_json(folder / "report.json", report)
     draw_curves(metrics, folder / "curves.png", title=f"{session.spec.name}: {session.spec.about.get('title', '')}")
-    if not (folder / "export").exists():  # a resumed run that was already complete keeps its export
-        export_policy(cli.model.policy, folder / "export", model_card(config, report))
-    print_report(report, samples.answers[: settings_from(plain["samples"]).show], folder, console)
+    shutil.rmtree(folder / "export", ignore_errors=True)  # of an earlier, shorter part of this same run
+    export_policy(cli.model.policy, folder / "export", model_card(cli.plain, report))
+    print_report(report, samples.answers[: samples.settings.show], folder, console)
 
 
 def evaluate(cli: NashtuneCLI, session: Session) -> None:
@@ -96,8 +119,21 @@ def predict(cli: NashtuneCLI, session: Session) -> None:
 
 
 def ready(cli: NashtuneCLI, stage: str, console: Console) -> None:
-    """Everything that can be wrong with model files and data, before any weight is loaded."""
-    module = cli.model
+    """Everything that can be wrong with settings, model files and data, before any weight is loaded."""
+    module, trainer = cli.model, cli.plain["trainer"]
+    if str(trainer["precision"]).endswith("-true"):
+        raise InputError(
+            f"trainer.precision: {trainer['precision']} would cast the policy and not its reference; set "
+            "policy.precision (the dtype of all weights), or trainer.precision: bf16-mixed"
+        )
+    if stage == "fit" and module.policy.config.precision == "bf16" and module.policy.config.lora is None:
+        raise InputError(
+            "policy.precision: bf16 with all weights trained: at the learning rates of preference methods nearly every "
+            "update is smaller than bf16 can hold and is lost; use policy.precision: fp32 with trainer.precision: "
+            "bf16-mixed, or policy.lora"
+        )
+    if trainer["accumulate_grad_batches"] < 1:
+        raise InputError(f"trainer.accumulate_grad_batches: {trainer['accumulate_grad_batches']}; it is 1 or more")
     preflight(module.policy.config, references=module.references, template=cli.datamodule.template)
     tokenizer = load_tokenizer(module.policy.config.path)
     cli.datamodule.bind(
@@ -122,12 +158,15 @@ def make_trainer(cli: NashtuneCLI, folder: Path | None, callbacks: list[Callback
     user_loggers = (
         asked["logger"] if isinstance(asked["logger"], list) else [asked["logger"]] if asked["logger"] else []
     )
-    return cli.instantiate_trainer(
-        callbacks=[*users, *callbacks, *([bar] if asked["enable_progress_bar"] is not False else [])],
-        logger=[*own_loggers, *(logger for logger in user_loggers if not isinstance(logger, bool))] or False,
-        plugins=[*(asked["plugins"] or []), AtomicCheckpointIO()],
-        default_root_dir=str(folder) if folder else None,
-        enable_checkpointing=folder is not None,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    try:
+        return cli.instantiate_trainer(
+            callbacks=[*users, *callbacks, *([bar] if asked["enable_progress_bar"] is not False else [])],
+            logger=[*own_loggers, *(logger for logger in user_loggers if not isinstance(logger, bool))] or False,
+            plugins=[*(asked["plugins"] or []), AtomicCheckpointIO()],
+            default_root_dir=str(folder) if folder else None,
+            enable_checkpointing=False,  # ours: see `Checkpoints`
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, ValueError, TypeError, ModuleNotFoundError) as error:
+        raise InputError(f"trainer: {' '.join(str(error).split())}") from error

@@ -3,9 +3,9 @@
 Legend: B = pairs, N = sequences, M = completion tokens, V = vocabulary.
 
 The objective is the mean of the loss over the pairs of an optimiser step, on all ranks: each micro-batch contributes
-its sum
-divided by the pairs of its whole accumulation window, so that neither gradient accumulation, nor an incomplete last
-window, nor unequal shares change what is optimised.
+its sum divided by the pairs of its whole accumulation window, so that neither gradient accumulation, nor an incomplete
+last window, nor unequal shares change what is optimised.
+A loss that compares examples within a micro-batch, as KTO's KL estimate does, still sees the micro-batch alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,16 @@ from torch import Tensor
 
 from nashtune.errors import InputError
 from nashtune.evaluation.metrics import Means
-from nashtune.interfaces import KLController, LogProbEngine, Loss, LossOutput, Reference, Step, TokenBatch
+from nashtune.interfaces import (
+    KLController,
+    LogProbEngine,
+    Loss,
+    LossOutput,
+    Reference,
+    Schedule,
+    Step,
+    TokenBatch,
+)
 from nashtune.kl.estimators import with_token_kl
 from nashtune.logprobs import EngineName, get_engine
 from nashtune.models.policy import HFPolicy, PolicyConfig
@@ -31,6 +40,12 @@ from nashtune.training.optimizer import configure
 
 if TYPE_CHECKING:
     from nashtune.data.module import PreferenceData
+
+
+WHAT_TO_DO = (
+    "Nothing was updated by this step. Look at the rows, and start a new run with a lower learning rate "
+    "(--spec.optimizer.lr), gradient clipping (--trainer.gradient_clip_val 1.0) or fp32 (--policy.precision fp32)"
+)
 
 
 class AlignmentModule(LightningModule):
@@ -58,6 +73,8 @@ class AlignmentModule(LightningModule):
         self._window = Means()
         self._evaluation = Means()
         self._step_metrics: dict[str, float] = {}
+        self.validated_at = -1  # optimiser steps done when held-out metrics were last measured
+        _refuse_other_schedules(cast(Schedule, build(self.spec.schedule)), self.spec.schedule.name)
 
     @property
     def data(self) -> PreferenceData:
@@ -92,7 +109,8 @@ class AlignmentModule(LightningModule):
     def _prepare_references(self, *splits: str) -> None:
         for reference in self.references.values():
             for split in splits:
-                reference.prepare(self.data.every_row(split), self.engine, self.data.fingerprint(split))
+                with self.trainer.precision_plugin.forward_context():  # the autocast that the steps run under
+                    reference.prepare(self.data.every_row(split), self.engine, self.data.fingerprint(split))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The spec's optimiser over what is trained, with the schedule over the run's total steps."""
@@ -104,12 +122,13 @@ class AlignmentModule(LightningModule):
         Not `trainer.estimated_stepping_batches`: reading it here makes Lightning drop the loader's state on resume.
         """
         trainer = self.trainer
-        if trainer.max_steps > 0:
-            return int(trainer.max_steps)
-        per_epoch = self.data.steps_per_epoch(trainer.accumulate_grad_batches, trainer.world_size)
-        if trainer.max_epochs is None or trainer.max_epochs < 0:
+        limits = [int(trainer.max_steps)] if trainer.max_steps > 0 else []
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            per_epoch = self.data.steps_per_epoch(trainer.accumulate_grad_batches, trainer.world_size)
+            limits.append(int(trainer.max_epochs) * per_epoch)
+        if not limits:
             raise InputError("trainer.max_epochs: the run has no end; set trainer.max_epochs or trainer.max_steps")
-        return int(trainer.max_epochs) * per_epoch
+        return min(limits)
 
     def evaluate_batch(self, batch: TokenBatch, *, token_kl: bool = False) -> LossOutput:
         """Loss and metrics of a micro-batch under the current weights.
@@ -154,7 +173,7 @@ class AlignmentModule(LightningModule):
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         """The micro-batch's share of the objective."""
         output = self.evaluate_batch(batch)
-        self._refuse_non_finite(output, batch, "train")
+        self._refuse_non_finite(output, batch)
         self._window.update(output, len(batch), paired=batch.kind == "pairs")
         accumulate = self.trainer.accumulate_grad_batches
         window = self.data.window_size(batch_idx, accumulate)
@@ -162,20 +181,38 @@ class AlignmentModule(LightningModule):
         return output.values.sum() * (accumulate * self.trainer.world_size / window)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """One optimiser step; then the KL controller sees what happened over all of its pairs."""
+        """One optimiser step; then the KL controller sees what happened over all of its pairs.
+
+        What happened is logged here and not by `self.log`, which writes after callbacks have saved: a kill in between
+        would lose the row.
+        """
+        rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         super().optimizer_step(*args, **kwargs)
-        self._step_metrics = self._window.compute_and_reset()
+        means = self._window.compute_and_reset()
         if self.kl is not None:
-            self.kl.observe(self._step_metrics)
+            self.kl.observe(means)
+        if self.trainer.global_step % cast(Any, self.trainer).log_every_n_steps == 0:
+            self._write({**{f"train/{name}": value for name, value in means.items()}, "train/lr": rate})
+        self._step_metrics = means
+
+    def _write(self, metrics: Mapping[str, float]) -> None:
+        """To the loggers, at the number of optimiser steps done."""
+        for logger in self.trainer.loggers:
+            logger.log_metrics(dict(metrics), step=self.trainer.global_step)
+            logger.save()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Stop before a gradient that is not finite reaches the weights."""
+        gradients = [p.grad for p in self.policy.parameters() if p.grad is not None]
+        if not bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
+            raise InputError(
+                f"step {self.trainer.global_step}: the gradient is not finite, though the loss is. {WHAT_TO_DO}"
+            )
 
     def on_train_batch_end(self, *args: Any) -> None:
-        """Log the optimiser step that just ended."""
-        if not self._step_metrics:
-            return
-        bar = {"loss", "accuracy", "beta"}
-        for name, value in self._step_metrics.items():
-            self.log(f"train/{name}", value, prog_bar=name in bar, batch_size=1)
-        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=1)
+        """Show the optimiser step that just ended in the progress bar."""
+        for name in self._step_metrics.keys() & {"loss", "accuracy", "beta"}:
+            self.log(f"train/{name}", self._step_metrics[name], prog_bar=True, logger=False, batch_size=1)
         self._step_metrics = {}
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
@@ -186,8 +223,11 @@ class AlignmentModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the held-out pairs."""
-        for name, value in self._evaluation.compute_and_reset().items():
-            self.log(f"val/{name}", value, prog_bar=name == "accuracy", batch_size=1)
+        means = {f"val/{name}": value for name, value in self._evaluation.compute_and_reset().items()}
+        self._write(means)
+        for name, value in means.items():
+            self.log(name, value, prog_bar=name == "val/accuracy", logger=False, batch_size=1)
+        self.validated_at = self.trainer.global_step
 
     def test_step(self, batch: TokenBatch, batch_idx: int) -> None:
         """As validation, on the test split."""
@@ -224,15 +264,24 @@ class AlignmentModule(LightningModule):
     def _mean_over_ranks(self, value: Tensor) -> Tensor:
         return cast(Tensor, self.trainer.strategy.reduce(value, reduce_op="mean"))
 
-    def _refuse_non_finite(self, output: LossOutput, batch: TokenBatch, split: str) -> None:
+    def _refuse_non_finite(self, output: LossOutput, batch: TokenBatch) -> None:
         bad = ~torch.isfinite(output.values.detach())
         if not bool(bad.any()):
             return
         owners = batch.rows.repeat(bad.shape[0] // len(batch))
-        rows = [self.data.where(split, int(row)) for row in owners[bad.to(owners.device)][:5]]
+        rows = [self.data.where("train", int(row)) for row in owners[bad.to(owners.device)][:5]]
         raise InputError(
             f"step {self.trainer.global_step}: the loss is not finite on {int(bad.sum())} of {len(batch)} rows: "
-            f"{', '.join(rows)}. "
-            "Nothing was updated by this step; the last checkpoint is whole. Look at these rows, lower the "
-            "learning rate (--spec.optimizer.lr) or train in fp32 (--policy.precision fp32)"
+            f"{', '.join(rows)}. {WHAT_TO_DO}"
+        )
+
+
+def _refuse_other_schedules(schedule: Schedule, name: str) -> None:
+    """This training loop runs one round of anchor and update; anything else must not pass for it."""
+    rounds = schedule.rounds()
+    if [round.phases for round in rounds] != [("anchor", "update")]:
+        phases = "; ".join(", ".join(round.phases) for round in rounds)
+        raise InputError(
+            f"spec.schedule: '{name}' declares {len(rounds)} round(s) ({phases}), and this version trains one round of "
+            "anchor, update; use schedule: offline"
         )

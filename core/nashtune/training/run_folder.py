@@ -25,53 +25,70 @@ from nashtune.errors import InputError
 RUN_DIR_VARIABLE = "NASHTUNE_RUN_DIR"  # rank 0 tells the ranks that it starts which folder it chose
 
 
-def choose_run_dir(asked: str | None, spec_name: str, *, resume: bool) -> Path:
+def choose_run_dir(asked: str | None, spec_name: str, *, resumed: Path | None) -> Path:
     """The folder of this run.
 
     Args:
-        asked: What `--run_dir` says; None numbers a new folder under `runs/`.
+        asked: What `--run_dir` says; None numbers a new folder under `runs/`, or goes on in the resumed run's.
         spec_name: Name for the numbered folder.
-        resume: Whether the run goes on in a folder that already holds it.
+        resumed: Folder of the run that goes on, if one does.
 
     Raises:
         InputError: the folder holds another run.
     """
-    if RUN_DIR_VARIABLE in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
+    if RUN_DIR_VARIABLE in os.environ and not _is_rank_0():
         return Path(os.environ[RUN_DIR_VARIABLE])
+    if asked is None and resumed is not None and (resumed / "config.yaml").exists():
+        return resumed
     if asked is None:
         root = Path("runs")
         number = 1
         while (root / f"{spec_name}-{number:03d}").exists():
             number += 1
-        folder = root / f"{spec_name}-{number:03d}"
-    else:
-        folder = Path(asked)
-        if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            held = "holds a run" if (folder / "config.yaml").exists() else "is not empty"
-            raise InputError(
-                f"--run_dir: {folder} {held}, and a run is never overwritten; choose another folder, leave "
-                f"--run_dir out for a numbered one, or go on with "
-                f"that run: nashtune fit --ckpt_path last --run_dir {folder}"
-            )
+        return root / f"{spec_name}-{number:03d}"
+    folder = Path(asked)
+    if resumed is not None and folder.resolve() == resumed.resolve():
+        return folder
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        held = "holds another run" if (folder / "config.yaml").exists() else "is not empty"
+        raise InputError(
+            f"--run_dir: {folder} {held}, and a run is never overwritten; choose another folder, leave --run_dir out "
+            f"for a numbered one, or go on with that run: nashtune fit --ckpt_path last --run_dir {folder}"
+        )
     return folder
 
 
-def claim(folder: Path, config: Mapping[str, Any]) -> int:
-    """Make the folder and write this attempt's configuration into it.
-
-    Returns:
-        The attempt: 0 for a new run, n for its n-th resume.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
+def next_attempt(folder: Path) -> int:
+    """0 for a new run, n for its n-th resume."""
     attempt = 0
     while (folder / _config_name(attempt)).exists():
         attempt += 1
-    header = "# Written by nashtune. Run it again with: nashtune fit --config THIS_FILE --run_dir NEW_FOLDER\n"
-    write_text(
-        folder / _config_name(attempt), header + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-    )
-    os.environ[RUN_DIR_VARIABLE] = str(folder)
     return attempt
+
+
+def claim(folder: Path, config: Mapping[str, Any], attempt: int) -> None:
+    """Make the folder and write this attempt's configuration into it; rank 0 does, for all.
+
+    Raises:
+        InputError: the folder cannot be made, or another run took it in the meantime.
+    """
+    if not _is_rank_0():
+        return
+    try:
+        if attempt == 0 and not folder.exists():
+            folder.mkdir(parents=True, exist_ok=False)
+    except FileExistsError as error:
+        raise InputError(f"--run_dir: another run has just taken {folder}; start again") from error
+    except OSError as error:
+        raise InputError(f"--run_dir: {folder} cannot be made ({error.strerror}); choose another folder") from error
+    header = "# Written by nashtune. Run it again with: nashtune fit --config THIS_FILE --run_dir NEW_FOLDER\n"
+    text = header + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    write_text(folder / _config_name(attempt), text)
+    os.environ[RUN_DIR_VARIABLE] = str(folder)
+
+
+def _is_rank_0() -> bool:
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
 
 
 def _config_name(attempt: int) -> str:

@@ -6,11 +6,12 @@ Legend: S = sampled completions.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from nashtune.data.collate import completion_batch
@@ -35,10 +36,10 @@ class SampleSettings:
             policy.
     """
 
-    prompts: int = 8
-    show: int = 2
-    max_new_tokens: int = 48
-    temperature: float = 1.0
+    prompts: NonNegativeInt = 8
+    show: NonNegativeInt = 2
+    max_new_tokens: PositiveInt = 48
+    temperature: NonNegativeFloat = 1.0
 
 
 class Samples(Callback):
@@ -52,7 +53,7 @@ class Samples(Callback):
 
     def __init__(self, folder: Path, settings: SampleSettings, seed: int) -> None:
         self._path = folder / "samples.json"
-        self._settings = settings
+        self.settings = settings
         self._seed = seed
         self.kl: dict[str, float] | None = None
         self.answers: list[dict[str, str]] = json.loads(self._path.read_text()) if self._path.exists() else []
@@ -60,8 +61,8 @@ class Samples(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Answers of the starting weights; a resumed run has them on disk."""
         module = cast("AlignmentModule", pl_module)
-        prompts = module.data.sample_prompts(self._settings.prompts)
-        if not prompts or self.answers:
+        prompts = module.data.sample_prompts(self.settings.prompts)
+        if not prompts or self.answers or trainer.global_step > 0:
             return
         texts, _ = self._sample(module, [ids for _, ids in prompts])
         self.answers = [{"prompt": prompt, "before": text} for (prompt, _), text in zip(prompts, texts, strict=True)]
@@ -70,14 +71,18 @@ class Samples(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Answers of the trained weights, and the KL divergence to `ref` where it gives log-probs of new text."""
         module = cast("AlignmentModule", pl_module)
-        prompts = module.data.sample_prompts(self._settings.prompts)
+        prompts = module.data.sample_prompts(self.settings.prompts)
         if not prompts:
             return
         texts, sequences = self._sample(module, [ids for _, ids in prompts])
-        self.answers = [dict(answer, after=text) for answer, text in zip(self.answers, texts, strict=True)]
+        before = {answer["prompt"]: answer["before"] for answer in self.answers if "before" in answer}
+        self.answers = [
+            {"prompt": prompt, **({"before": before[prompt]} if prompt in before else {}), "after": text}
+            for (prompt, _), text in zip(prompts, texts, strict=True)
+        ]
         write_json(self._path, self.answers)
         reference = module.references.get("ref")
-        if reference is None or not reference.gives_logits or self._settings.temperature != 1.0:
+        if reference is None or not reference.gives_logits or self.settings.temperature != 1.0:
             return
         batch = completion_batch(sequences).to(module.device)
         with torch.no_grad():
@@ -90,7 +95,7 @@ class Samples(Callback):
         self, module: AlignmentModule, prompts: list[list[int]]
     ) -> tuple[list[str], list[tuple[list[int], list[int]]]]:
         tokenizer: Any = module.data.tokenizer
-        sampler = PolicySampler(max_new_tokens=self._settings.max_new_tokens, temperature=self._settings.temperature)
+        sampler = PolicySampler(max_new_tokens=self.settings.max_new_tokens, temperature=self.settings.temperature)
         sampler.bind(module.policy.model, tokenizer)
         was_training = module.policy.model.training
         module.policy.model.eval()
@@ -98,8 +103,3 @@ class Samples(Callback):
         module.policy.model.train(was_training)
         texts = [tokenizer.decode(c.token_ids, skip_special_tokens=True).strip() for c in drawn]
         return texts, [(prompts[c.prompt], list(c.token_ids)) for c in drawn]
-
-
-def settings_from(plain: dict[str, Any]) -> SampleSettings:
-    """From a run's `samples` section."""
-    return SampleSettings(**{**asdict(SampleSettings()), **plain})

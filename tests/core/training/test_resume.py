@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,52 @@ def test_a_resume_needs_neither_spec_nor_run_file(lab: Lab) -> None:
     assert main(["fit", "--ckpt_path", str(newest_checkpoint(parts))]) == 0
     assert_equal_runs(whole, parts, lab)
     assert (parts / "config.yaml").exists() and (parts / "config.1.yaml").exists()
+
+
+def test_killed_twice_with_accumulation(lab: Lab) -> None:
+    """The trap: a resumed Lightning run saves in the middle of a window, over the only good checkpoint."""
+    options = ["--trainer.accumulate_grad_batches", "2", "--spec", "dpo"]
+    whole = lab.fit("--save_every", "1", *options, spec=None, run="whole")
+    kill_at(lab, 5, *options, run="parts")
+    kill_at(lab, 5, *options, "--ckpt_path", "last", run="parts")
+    lab.fit("--ckpt_path", "last", "--save_every", "1", *options, spec=None, run="parts")
+    assert_equal_runs(whole, lab.folder / "parts", lab)
+
+
+def test_stopped_by_max_steps_in_the_middle_of_an_epoch_and_continued(lab: Lab) -> None:
+    """`save_every` divides nothing here: the last checkpoint must still know that the epoch goes on."""
+    whole = lab.fit(run="whole")
+    parts = lab.fit("--trainer.max_steps", "2", run="parts")
+    first = (parts / "export" / "model.safetensors").read_bytes()
+    lab.fit("--ckpt_path", "last", "--trainer.max_steps", "-1", spec=None, run="parts")
+    ours, theirs = content(whole), content(parts)
+    assert ours["global_step"] == theirs["global_step"] == 8
+    assert same(ours["state_dict"], theirs["state_dict"])
+    assert (parts / "export" / "model.safetensors").read_bytes() not in (first,)
+    assert (parts / "export" / "model.safetensors").read_bytes() == (
+        whole / "export" / "model.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("batch", [4, 5])
+def test_killed_around_a_validation_in_the_middle_of_an_epoch(lab: Lab, batch: int) -> None:
+    options = ["--trainer.val_check_interval", "2", "--spec", "dpo"]
+    whole = lab.fit("--save_every", "1", *options, spec=None, run="whole")
+    parts = kill_at(lab, batch, *options, run="parts")
+    lab.fit("--ckpt_path", "last", "--save_every", "1", *options, spec=None, run="parts")
+    assert_equal_runs(whole, parts, lab)
+
+
+def test_resuming_a_finished_run_changes_nothing(lab: Lab) -> None:
+    run = lab.fit()
+    before = {
+        p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.suffix in (".json", ".ckpt", ".safetensors")
+    }
+    lab.fit("--ckpt_path", "last", spec=None)
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_a_resume_with_another_model_is_refused(lab: Lab, refused: Callable[..., str]) -> None:
+    run = lab.fit("--trainer.max_steps", "2")
+    message = refused("fit", "--ckpt_path", "last", "--run_dir", str(run), "--policy.path", "elsewhere")
+    assert "policy.path" in message and "the checkpoint was trained with" in message
