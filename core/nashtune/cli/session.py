@@ -47,7 +47,7 @@ def prepare(subcommand: str, argv: Sequence[str]) -> Session:
     asked_ckpt, rest = take_option(request.rest, "--ckpt_path")
     run_dir, _ = take_option(rest, "--run_dir")
     run_dir = run_dir or runs.data.get("run_dir")
-    asked_ckpt = asked_ckpt or runs.data.get("ckpt_path")
+    asked_ckpt = runs.data.get("ckpt_path") if asked_ckpt is None else asked_ckpt
     if asked_ckpt == "":
         raise InputError("--ckpt_path: is empty; give a checkpoint's path, or `last` with --run_dir")
     checkpoint = _locate(asked_ckpt, run_dir) if asked_ckpt else None

@@ -97,12 +97,10 @@ def evaluate(cli: NashtuneCLI, session: Session) -> None:
     ready(cli, stage, Console(stderr=True))
     trainer = make_trainer(cli, None, [], [])
     command = trainer.validate if stage == "validate" else trainer.test
-    results = command(
-        cli.model, datamodule=cli.datamodule, ckpt_path=session.checkpoint, weights_only=True, verbose=False
-    )
+    command(cli.model, datamodule=cli.datamodule, ckpt_path=session.checkpoint, weights_only=True, verbose=False)
     table = Table("metric", "value", title=f"{stage}: {session.spec.name}")
-    for name, value in results[0].items():
-        table.add_row(name, f"{value:.6g}")
+    for name, value in sorted(trainer.callback_metrics.items()):
+        table.add_row(name, f"{float(value):.6g}")
     Console().print(table)
 
 

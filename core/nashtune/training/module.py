@@ -191,14 +191,15 @@ class AlignmentModule(LightningModule):
         means = self._window.compute_and_reset()
         if self.kl is not None:
             self.kl.observe(means)
-        if self.trainer.global_step % cast(Any, self.trainer).log_every_n_steps == 0:
-            self._write({**{f"train/{name}": value for name, value in means.items()}, "train/lr": rate})
+        step = self.trainer.global_step + 1  # Lightning counts this step after the hook
+        if step % cast(Any, self.trainer).log_every_n_steps == 0:
+            self._write({**{f"train/{name}": value for name, value in means.items()}, "train/lr": rate}, step)
         self._step_metrics = means
 
-    def _write(self, metrics: Mapping[str, float]) -> None:
+    def _write(self, metrics: Mapping[str, float], step: int) -> None:
         """To the loggers, at the number of optimiser steps done."""
         for logger in self.trainer.loggers:
-            logger.log_metrics(dict(metrics), step=self.trainer.global_step)
+            logger.log_metrics(dict(metrics), step=step)
             logger.save()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -224,7 +225,7 @@ class AlignmentModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the means over the held-out pairs."""
         means = {f"val/{name}": value for name, value in self._evaluation.compute_and_reset().items()}
-        self._write(means)
+        self._write(means, self.trainer.global_step)
         for name, value in means.items():
             self.log(name, value, prog_bar=name == "val/accuracy", logger=False, batch_size=1)
         self.validated_at = self.trainer.global_step

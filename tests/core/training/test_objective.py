@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -11,7 +12,9 @@ import pytest
 import torch
 
 from lab import Lab, pair_rows, write_rows
+from nashtune.interfaces import LossOutput, TokenBatch
 from nashtune.training.checkpoint import newest_checkpoint, read_checkpoint
+from nashtune.training.module import AlignmentModule
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -94,12 +97,21 @@ def test_nan_loss_stops_the_run_and_leaves_no_broken_checkpoint(
         assert all(bool(torch.isfinite(w).all()) for w in read_checkpoint(checkpoint)["state_dict"].values())
 
 
-def test_a_nan_in_the_loss_names_the_rows(lab: Lab, refused: Callable[..., str]) -> None:
-    message = refused(
-        *["fit", "--spec", "dpo", "--config", str(lab.run_file), "--run_dir", "run", "--spec.optimizer.lr", "1e18"],
-        *["--spec.optimizer.warmup", "0"],
-    )
-    assert "the loss is not finite" in message and "train.jsonl:" in message
+def test_a_nan_in_the_loss_names_the_rows(
+    lab: Lab, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate, seen = AlignmentModule.evaluate_batch, []
+
+    def broken(self: AlignmentModule, batch: TokenBatch, **options: bool) -> LossOutput:
+        output = evaluate(self, batch, **options)
+        seen.append(int(batch.rows[1]))
+        factor = torch.ones_like(output.values)
+        factor[1] = float("nan") if len(seen) == 3 else 1.0
+        return dataclasses.replace(output, values=output.values * factor)
+
+    monkeypatch.setattr(AlignmentModule, "evaluate_batch", broken)
+    message = refused("fit", "--spec", "dpo", "--config", str(lab.run_file), "--run_dir", "run")
+    assert "the loss is not finite on 1 of 4 rows" in message and f"train.jsonl:{seen[2] + 1}." in message
 
 
 def test_unused_rows_and_steps_are_counted(lab: Lab) -> None:
