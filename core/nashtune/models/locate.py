@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,14 +55,6 @@ class ModelFolder:
 
 def _weight_files(folder: Path) -> Iterator[Path]:
     return (file for file in folder.iterdir() if file.name.endswith(WEIGHT_SUFFIXES) and file.is_file())
-
-
-def cache_root() -> Path:
-    """For what can be made again: `$NASHTUNE_CACHE`, else `$XDG_CACHE_HOME/nashtune`, else `~/.cache/nashtune`."""
-    if chosen := os.environ.get("NASHTUNE_CACHE"):
-        return Path(chosen).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "nashtune"
 
 
 def resolve_model_path(path: str, option: str = "policy.path") -> Path:

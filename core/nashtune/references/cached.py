@@ -11,12 +11,12 @@ import transformers
 from rich.console import Console
 from rich.progress import track
 
+from nashtune.cache import cache_root
 from nashtune.errors import InputError
 from nashtune.interfaces.batch import LogProbs, TokenBatch
 from nashtune.interfaces.policy import LogProbEngine, Policy
 from nashtune.interfaces.reference import Reference
 from nashtune.logprobs.head import accumulation_dtype
-from nashtune.models.locate import cache_root
 from nashtune.models.mode import frozen_mode
 from nashtune.models.policy import HFPolicy
 from nashtune.references.live import freeze, hf_policy
