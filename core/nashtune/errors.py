@@ -14,6 +14,19 @@ class CheckFailed(Exception):
     """A check ran and its answer is no (exit code 1), as opposed to an input that could not be checked."""
 
 
+class Interrupted(Exception):
+    """A signal stopped a command; the message says how to go on.
+
+    Args:
+        message: What was reached and the next step.
+        code: Exit code, 128 + signal as shells count.
+    """
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'beta'? (known: beta, epsilon)`, for the end of a message."""
     names = sorted(set(known))

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import NoReturn
 
 import nashtune
-from nashtune.errors import CheckFailed, InputError, nearest
+from nashtune.errors import CheckFailed, InputError, Interrupted, nearest
 
 LIGHTNING: dict[str, str] = {
     "fit": "train a model by a spec",
@@ -77,6 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in getattr(error, "lines", None) or [str(error)]:
             print(f"error: {line}", file=sys.stderr)
         return 2
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return error.code
     except CheckFailed as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1

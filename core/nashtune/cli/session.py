@@ -54,7 +54,9 @@ def prepare(subcommand: str, argv: Sequence[str]) -> Session:
     inherited: dict[str, Any] = read_checkpoint(checkpoint)[SECTION]["config"] if checkpoint else {}
     source: str | Located | Mapping[str, Any] | None = request.spec or runs.spec or inherited.get("spec")
     if source is None:
-        raise InputError("--spec: which method? For example --spec dpo; `nashtune list` shows all")
+        word = next((w for w in rest[:1] if not w.startswith("-")), None)
+        example = f"did you mean --spec {word}?" if word else "for example --spec dpo; `nashtune list` shows all"
+        raise InputError(f"--spec: which method? {example}")
     spec = resolve(source, [*runs.overrides, *request.overrides])
     if checkpoint:
         _refuse_other_spec(spec, resolve(inherited["spec"]), checkpoint, subcommand, bool(request.spec or runs.spec))
@@ -76,17 +78,27 @@ def _refuse_other_spec(spec: Spec, saved: Spec, checkpoint: Path, subcommand: st
     """A run goes on only with its own spec; an evaluation may override values, but not swap the method by name."""
     if subcommand != "fit" and not named:
         return
-    ours, theirs = spec.to_dict(), saved.to_dict()
-    different = sorted(
-        k for k in ours.keys() | theirs.keys() if k not in ("about", "name") and ours.get(k) != theirs.get(k)
-    )
+    ours, theirs = _flat(spec.to_dict()), _flat(saved.to_dict())
+    different = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
     if different:
-        first = different[0]
+        shown = "; ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in different[:3])
+        more = f"; and {len(different) - 3} more" if len(different) > 3 else ""
         raise InputError(
-            f"--ckpt_path: {checkpoint} belongs to the spec '{saved.name}', which differs from '{spec.name}' in "
-            f"{', '.join(different)} ({first}: {theirs.get(first)} there, {ours.get(first)} here). "
-            "Leave --spec out to use the checkpoint's own, or start a new run without --ckpt_path"
+            f"--ckpt_path: {checkpoint} belongs to the spec '{saved.name}', which differs from this one "
+            f"('{spec.name}'): {shown}{more}. Leave --spec and its overrides out to use the checkpoint's own, or start "
+            "a new run without --ckpt_path"
         )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value of what has meaning: the name and the description of a spec have none."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif prefix or key != "name":
+            flat[f"{prefix}{key}"] = value
+    return {key: value for key, value in flat.items() if not key.startswith("about.")}
 
 
 def take_option(argv: Sequence[str], name: str) -> tuple[str | None, list[str]]:

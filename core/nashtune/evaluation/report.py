@@ -149,4 +149,5 @@ def print_report(
         ("report.json", "these figures"),
         ("samples.json", "all sampled answers"),
     ]:
-        console.print(f"{what + ':':28}{folder / name}", soft_wrap=True, highlight=False)
+        if (folder / name).exists():
+            console.print(f"{what + ':':28}{folder / name}", soft_wrap=True, highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -92,6 +93,20 @@ class OptimizerSpec:
     betas: tuple[NonNegativeFloat, NonNegativeFloat] = (0.9, 0.999)
     warmup: NonNegativeFloat = 0.1
     decay: Literal["constant", "linear", "cosine"] = "constant"
+
+    def warmup_steps(self, total: int) -> int:
+        """Optimiser steps of the warm-up in a run of `total` steps."""
+        return math.ceil(self.warmup * total) if self.warmup < 1 else int(self.warmup)
+
+    def warmup_note(self, total: int) -> str | None:
+        """What to say where the warm-up is longer than the run, so that the peak learning rate is never reached."""
+        steps = self.warmup_steps(total)
+        if steps < total or not steps:
+            return None
+        return (
+            f"warm-up of {steps} steps in a run of {total}: the learning rate never reaches its peak of {self.lr:g}, "
+            "and little is learned; set --spec.optimizer.warmup 0.1 (a share of the run) for short runs"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Its fields as plain data, without those that this optimiser does not read."""

@@ -33,7 +33,11 @@ def check_run(spec: Spec, runs: Runs) -> list[str]:
     with found.catch():
         notes.append(_model(spec, options["policy"], options["data"], runs))
     if "train" in rows:
-        notes.append(_steps(rows["train"], attribute(spec.loss, "rows", "pairs"), options["data"], trainer))
+        note, total = _steps(rows["train"], attribute(spec.loss, "rows", "pairs"), options["data"], trainer)
+        notes.append(note)
+        if total < math.inf and (warmup := spec.optimizer.warmup_note(int(total))):
+            notes.append(f"note: {warmup}")
+        notes.append("note: lengths in tokens are checked when the run starts, before the model loads")
     found.close()
     return notes
 
@@ -86,8 +90,8 @@ def _model(spec: Spec, policy: Mapping[str, Any], data: Mapping[str, Any], runs:
     return f"policy: {path} has a model, its tokenizer{' and a chat template' if data['template'] == 'chat' else ''}"
 
 
-def _steps(rows: int, kind: str, data: Mapping[str, Any], trainer: Mapping[str, Any]) -> str:
-    """Optimiser steps; rows dropped for their length are not known here."""
+def _steps(rows: int, kind: str, data: Mapping[str, Any], trainer: Mapping[str, Any]) -> tuple[str, float]:
+    """Optimiser steps, in words and as a number; rows dropped for their length are not known here."""
     from nashtune.data.order import BatchOrder
 
     devices = trainer.get("devices")
@@ -109,4 +113,4 @@ def _steps(rows: int, kind: str, data: Mapping[str, Any], trainer: Mapping[str, 
     if limit >= 0:
         total = min(total, limit)
     batch = f"{rows} {kind}, batch_size {data['batch_size']}, accumulate {accumulate}, devices {ranks}"
-    return f"steps: {total if total < math.inf else 'no end'} in all, {per_epoch} per epoch ({batch})"
+    return f"steps: {total if total < math.inf else 'no end'} in all, {per_epoch} per epoch ({batch})", total

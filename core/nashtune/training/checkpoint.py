@@ -180,22 +180,26 @@ def set_random_state(state: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, option: str = "--ckpt_path") -> dict[str, Any]:
     """A checkpoint as plain data and tensors (memory-mapped); loading never executes code.
+
+    Args:
+        path: The file.
+        option: What the user gave it as, for messages.
 
     Raises:
         InputError: missing, broken, or not one of ours.
     """
     if not path.is_file():
-        raise InputError(f"--ckpt_path: no file {path}; a run keeps its checkpoints in RUN_DIR/checkpoints")
+        raise InputError(f"{option}: no file {path}; a run keeps its checkpoints in RUN_DIR/checkpoints")
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         raise InputError(
-            f"--ckpt_path: {path} is no whole checkpoint ({type(error).__name__}: {_reason(error)})"
+            f"{option}: {path} is no whole checkpoint ({type(error).__name__}: {_reason(error)})"
         ) from error
     if SECTION not in content:
-        raise InputError(f"--ckpt_path: {path} was not written by nashtune: it does not say which spec it belongs to")
+        raise InputError(f"{option}: {path} was not written by nashtune: it does not say which spec it belongs to")
     return content
 
 

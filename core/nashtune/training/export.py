@@ -48,7 +48,9 @@ def export_policy(policy: HFPolicy, out: Path, card: str, *, merged: bool = Fals
 def refuse_used(out: Path) -> None:
     """Raise `InputError` if a folder to be written holds something."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out: {out} is not empty and is not overwritten; choose another folder")
+        raise InputError(
+            f"{out} is not empty and is not overwritten: use what it holds, or choose another folder with --out"
+        )
 
 
 def export_run(run: Path, out: Path | None, *, merged: bool) -> Path:
@@ -58,7 +60,7 @@ def export_run(run: Path, out: Path | None, *, merged: bool) -> Path:
         The folder written.
     """
     checkpoint = newest_checkpoint(run) if run.is_dir() else run
-    content = read_checkpoint(checkpoint)
+    content = read_checkpoint(checkpoint, "RUN")
     config = content[SECTION]["config"]
     folder = checkpoint.parent.parent
     out = out or folder / ("export-merged" if merged else "export")

@@ -14,10 +14,10 @@ from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 from rich.console import Console
 from rich.table import Table
 
-from nashtune.errors import InputError
+from nashtune.errors import InputError, Interrupted
 from nashtune.evaluation.report import draw_curves, print_report, read_metrics
 from nashtune.models.preflight import load_tokenizer, preflight
-from nashtune.training.checkpoint import AtomicCheckpointIO, Checkpoints, RunState
+from nashtune.training.checkpoint import AtomicCheckpointIO, Checkpoints, RunState, newest_checkpoint
 from nashtune.training.export import export_policy, model_card
 from nashtune.training.run_folder import choose_run_dir, claim, loggers, next_attempt, write_json
 from nashtune.training.samples import Samples, SampleSettings
@@ -26,6 +26,23 @@ from nashtune.training.throughput import Throughput
 if TYPE_CHECKING:
     from nashtune.cli.lightning import NashtuneCLI
     from nashtune.cli.session import Session
+
+
+class _NoVersion:
+    """Progress bar without the loggers' version number, which says nothing here."""
+
+    def get_metrics(self, *args: Any) -> dict[str, Any]:
+        """What the bar shows."""
+        shown: dict[str, Any] = super().get_metrics(*args)  # type: ignore[misc]  # mixed into Lightning's bars
+        return {name: value for name, value in shown.items() if name != "v_num"}
+
+
+class PlainBar(_NoVersion, TQDMProgressBar):
+    """For logs and pipes."""
+
+
+class RichBar(_NoVersion, RichProgressBar):
+    """For terminals."""
 
 
 def fit(cli: NashtuneCLI, session: Session) -> None:
@@ -46,10 +63,14 @@ def fit(cli: NashtuneCLI, session: Session) -> None:
     console.print(f"run folder: {folder}", soft_wrap=True)
     try:
         trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=session.checkpoint, weights_only=True)
-    except BaseException:
+    except BaseException as error:
+        if trainer.interrupted and isinstance(error, SystemExit):  # Lightning's answer to Ctrl-C
+            raise Interrupted(_how_to_go_on(trainer, folder), code=130) from error
         if new and trainer.global_step == 0 and trainer.is_global_zero:
             shutil.rmtree(folder, ignore_errors=True)  # made a moment ago, and nothing was trained
         raise
+    if trainer.received_sigterm:
+        raise Interrupted(_how_to_go_on(trainer, folder), code=143)
     if throughput.seconds == 0:
         console.print(
             f"nothing left to train: this run ended at step {trainer.global_step}; its results are in {folder}"
@@ -59,6 +80,16 @@ def fit(cli: NashtuneCLI, session: Session) -> None:
         trainer.validate(cli.model, datamodule=cli.datamodule, verbose=False)
     if trainer.is_global_zero:
         finish(cli, session, trainer, folder, samples, throughput, console)
+
+
+def _how_to_go_on(trainer: Trainer, folder: Path) -> str:
+    saved = sorted((folder / "checkpoints").glob("step=*.ckpt"))
+    if not saved:
+        return f"stopped at step {trainer.global_step}, before the first checkpoint (--save_every)"
+    return (
+        f"stopped at step {trainer.global_step}; the newest checkpoint is {newest_checkpoint(folder).name}; go on "
+        f"with: nashtune fit --ckpt_path last --run_dir {folder}"
+    )
 
 
 def finish(
@@ -76,9 +107,7 @@ def finish(
     report = {
         "spec": session.spec.name,
         "steps": trainer.global_step,
-        "held_out": {
-            k.removeprefix("val/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")
-        },
+        "held_out": cli.model.held_out,
         "sampled_kl": samples.kl,
         "beta": controller.get("beta", metrics.last("train/beta")),
         "throughput": throughput.summary(),
@@ -99,8 +128,8 @@ def evaluate(cli: NashtuneCLI, session: Session) -> None:
     command = trainer.validate if stage == "validate" else trainer.test
     command(cli.model, datamodule=cli.datamodule, ckpt_path=session.checkpoint, weights_only=True, verbose=False)
     table = Table("metric", "value", title=f"{stage}: {session.spec.name}")
-    for name, value in sorted(trainer.callback_metrics.items()):
-        table.add_row(name, f"{float(value):.6g}")
+    for name, value in sorted(cli.model.held_out.items()):
+        table.add_row(name, f"{value:.6g}")
     Console().print(table)
 
 
@@ -148,9 +177,9 @@ def ready(cli: NashtuneCLI, stage: str, console: Console) -> None:
 def make_trainer(cli: NashtuneCLI, folder: Path | None, callbacks: list[Callback], own_loggers: list[Any]) -> Trainer:
     """The user's trainer section, plus what every run has."""
     asked: Any = cli.config_init[cli.subcommand]["trainer"]
-    bar: Callback = TQDMProgressBar(refresh_rate=10, leave=True)
+    bar: Callback = PlainBar(refresh_rate=10, leave=True)
     if sys.stdout.isatty() or cli.subcommand == "predict":  # stdout carries the predictions
-        bar = RichProgressBar(leave=True, console_kwargs={"stderr": cli.subcommand == "predict"})
+        bar = RichBar(leave=True, console_kwargs={"stderr": cli.subcommand == "predict"})
     users = asked["callbacks"] or []
     users = users if isinstance(users, list) else [users]
     user_loggers = (

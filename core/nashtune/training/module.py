@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor
 
 from nashtune.errors import InputError
@@ -73,6 +74,7 @@ class AlignmentModule(LightningModule):
         self._window = Means()
         self._evaluation = Means()
         self._step_metrics: dict[str, float] = {}
+        self.held_out: dict[str, float] = {}  # newest means over held-out rows
         self.validated_at = -1  # optimiser steps done when held-out metrics were last measured
         _refuse_other_schedules(cast(Schedule, build(self.spec.schedule)), self.spec.schedule.name)
 
@@ -114,7 +116,10 @@ class AlignmentModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The spec's optimiser over what is trained, with the schedule over the run's total steps."""
-        return cast(OptimizerLRScheduler, configure(self.spec.optimizer, self.policy.parameters(), self.total_steps()))
+        total = self.total_steps()
+        if note := self.spec.optimizer.warmup_note(total):
+            rank_zero_info(f"note: {note}")
+        return cast(OptimizerLRScheduler, configure(self.spec.optimizer, self.policy.parameters(), total))
 
     def total_steps(self) -> int:
         """Optimiser steps of the whole run, from the data and the trainer's limits.
@@ -224,7 +229,8 @@ class AlignmentModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the held-out pairs."""
-        means = {f"val/{name}": value for name, value in self._evaluation.compute_and_reset().items()}
+        self.held_out = self._evaluation.compute_and_reset()
+        means = {f"val/{name}": value for name, value in self.held_out.items()}
         self._write(means, self.trainer.global_step)
         for name, value in means.items():
             self.log(name, value, prog_bar=name == "val/accuracy", logger=False, batch_size=1)
@@ -235,9 +241,8 @@ class AlignmentModule(LightningModule):
         self.validation_step(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
-        """Log the means over the test split."""
-        for name, value in self._evaluation.compute_and_reset().items():
-            self.log(f"test/{name}", value, batch_size=1)
+        """Keep the means over the test split for the command's table."""
+        self.held_out = self._evaluation.compute_and_reset()
 
     def predict_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, list[float]]:
         """Implicit rewards of every pair or example, one list per column."""

@@ -12,16 +12,15 @@ from torch.nn import Parameter
 from nashtune.spec.model import OptimizerSpec
 
 
-def learning_rate_factor(step: int, *, total: int, warmup: float, decay: str) -> float:
+def learning_rate_factor(step: int, *, total: int, warmup_steps: int, decay: str) -> float:
     """What the peak learning rate is multiplied by at an optimiser step.
 
     Args:
         step: Optimiser steps done, from 0.
         total: Optimiser steps of the run.
-        warmup: Linear warm-up: a share of `total` below 1, else a number of steps.
+        warmup_steps: Steps of the linear warm-up.
         decay: "constant", "linear" (to 0 at `total`) or "cosine" (to 0 at `total`).
     """
-    warmup_steps = math.ceil(warmup * total) if warmup < 1 else int(warmup)
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
     progress = min(1.0, (step - warmup_steps) / max(1, total - warmup_steps))
@@ -41,7 +40,8 @@ def configure(spec: OptimizerSpec, parameters: Iterable[Parameter], total_steps:
     else:
         betas = (float(spec.betas[0]), float(spec.betas[1]))
         optimizer = torch.optim.AdamW(trained, lr=spec.lr, betas=betas, weight_decay=spec.weight_decay)
+    warmup = spec.warmup_steps(total_steps)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, total=total_steps, warmup=spec.warmup, decay=spec.decay)
+        optimizer, lambda step: learning_rate_factor(step, total=total_steps, warmup_steps=warmup, decay=spec.decay)
     )
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

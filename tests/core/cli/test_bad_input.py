@@ -207,7 +207,7 @@ def test_a_checkpoint_of_another_spec(lab: Lab, refused: Refused) -> None:
     checkpoint = str(next((run / "checkpoints").iterdir()))
     for command in (["fit"], ["validate", "--config", str(lab.run_file)]):
         message = refused(*command, "--spec", "ipo", "--ckpt_path", checkpoint)
-        assert "belongs to the spec 'dpo'" in message and "differs from 'ipo'" in message
+        assert "belongs to the spec 'dpo'" in message and "loss.name: dpo there, ipo here" in message
 
 
 @pytest.mark.loads
@@ -220,6 +220,7 @@ def test_other_data_than_the_checkpoint_saw(lab: Lab, refused: Refused) -> None:
 
 def test_no_spec_at_all(lab: Lab, refused: Refused) -> None:
     assert "--spec dpo" in refused("fit", "--config", str(lab.run_file))
+    assert "did you mean --spec ipo?" in refused("fit", "ipo", "--config", str(lab.run_file))
 
 
 def test_no_model_at_all(refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def test_validate_needs_only_the_checkpoint(lab: Lab, capsys: pytest.CaptureFixt
 def test_test_and_predict_run_on_a_checkpoint(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = str(newest_checkpoint(lab.fit()))
     assert main(["test", "--ckpt_path", checkpoint, "--data.test", "validation.jsonl"]) == 0
-    assert "test/accuracy" in capsys.readouterr().out
+    assert "accuracy" in capsys.readouterr().out
     assert main(["predict", "--ckpt_path", checkpoint, "--data.test", "validation.jsonl"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert len(lines) == 6 and set(lines[0]) == {"row", "reward_chosen", "reward_rejected"}

@@ -8,7 +8,8 @@ from nashtune.training.optimizer import configure, learning_rate_factor
 
 
 def factors(total: int, warmup: float, decay: str) -> list[float]:
-    return [learning_rate_factor(s, total=total, warmup=warmup, decay=decay) for s in range(total)]
+    steps = OptimizerSpec(warmup=warmup).warmup_steps(total)
+    return [learning_rate_factor(s, total=total, warmup_steps=steps, decay=decay) for s in range(total)]
 
 
 def test_warmup_as_a_share_and_as_steps_agree() -> None:
@@ -26,8 +27,8 @@ def test_decays_end_near_zero_and_fall() -> None:
         values = factors(100, 0.1, decay)
         assert values[10:] == sorted(values[10:], reverse=True)
         assert values[-1] < 0.02
-    assert learning_rate_factor(55, total=100, warmup=10, decay="linear") == pytest.approx(0.5)
-    assert learning_rate_factor(55, total=100, warmup=10, decay="cosine") == pytest.approx(0.5)
+    assert learning_rate_factor(55, total=100, warmup_steps=10, decay="linear") == pytest.approx(0.5)
+    assert learning_rate_factor(55, total=100, warmup_steps=10, decay="cosine") == pytest.approx(0.5)
 
 
 def test_only_trained_parameters_enter_the_optimiser() -> None:
@@ -36,3 +37,9 @@ def test_only_trained_parameters_enter_the_optimiser() -> None:
     for name in ("adamw", "rmsprop"):
         made = configure(OptimizerSpec(name=name, lr=1e-3), model.parameters(), 10)["optimizer"]
         assert [p is model.weight for g in made.param_groups for p in g["params"]] == [True]
+
+
+def test_a_warm_up_longer_than_the_run_is_said() -> None:
+    assert "never reaches its peak" in str(OptimizerSpec(warmup=150).warmup_note(6))
+    assert OptimizerSpec(warmup=150).warmup_note(151) is None
+    assert OptimizerSpec(warmup=0).warmup_note(6) is None

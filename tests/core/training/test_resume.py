@@ -47,7 +47,7 @@ import nashtune.training.fit as fit
 class Kill(Callback):
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         if trainer.fit_loop.epoch_loop.batch_progress.total.processed == int(os.environ["KILL_AT"]):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), int(os.environ["KILL_WITH"]))
 original = fit.make_trainer
 fit.make_trainer = lambda cli, folder, callbacks, loggers: original(cli, folder, [*callbacks, Kill()], loggers)
 from nashtune.cli.main import main
@@ -55,7 +55,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def kill_at(lab: Lab, batch: int, *arguments: str, run: str) -> Path:
+def kill_at(lab: Lab, batch: int, *arguments: str, run: str, by: signal.Signals = signal.SIGKILL) -> Path:
     command = [
         "fit",
         "--config",
@@ -68,11 +68,15 @@ def kill_at(lab: Lab, batch: int, *arguments: str, run: str) -> Path:
     ]
     done = subprocess.run(
         [sys.executable, "-c", KILLER, *command],
-        env={**os.environ, "KILL_AT": str(batch)},
+        env={**os.environ, "KILL_AT": str(batch), "KILL_WITH": str(int(by))},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    if by == signal.SIGKILL:
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    else:
+        assert done.returncode == 128 + by, done.stderr
+        assert "the newest checkpoint is step=" in done.stderr and "--ckpt_path last" in done.stderr
     return lab.folder / run
 
 
@@ -154,3 +158,11 @@ def test_a_resume_with_another_model_is_refused(lab: Lab, refused: Callable[...,
     run = lab.fit("--trainer.max_steps", "2")
     message = refused("fit", "--ckpt_path", "last", "--run_dir", str(run), "--policy.path", "elsewhere")
     assert "policy.path" in message and "the checkpoint was trained with" in message
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_by_a_signal_says_how_to_go_on_and_does(lab: Lab, by: signal.Signals) -> None:
+    whole = lab.fit("--save_every", "1", run="whole")
+    parts = kill_at(lab, 3, "--spec", "dpo", run="parts", by=by)
+    lab.fit("--ckpt_path", "last", "--save_every", "1", spec=None, run="parts")
+    assert_equal_runs(whole, parts, lab)
