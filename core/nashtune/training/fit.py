@@ -64,13 +64,11 @@ def fit(cli: NashtuneCLI, session: Session) -> None:
     try:
         trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=session.checkpoint, weights_only=True)
     except BaseException as error:
-        if trainer.interrupted and isinstance(error, SystemExit):  # Lightning's answer to Ctrl-C
-            raise Interrupted(_how_to_go_on(trainer, folder), code=130) from error
+        if trainer.interrupted and isinstance(error, SystemExit):  # how Lightning ends after Ctrl-C or SIGTERM
+            raise Interrupted(_how_to_go_on(trainer, folder), code=143 if trainer.received_sigterm else 130) from error
         if new and trainer.global_step == 0 and trainer.is_global_zero:
             shutil.rmtree(folder, ignore_errors=True)  # made a moment ago, and nothing was trained
         raise
-    if trainer.received_sigterm:
-        raise Interrupted(_how_to_go_on(trainer, folder), code=143)
     if throughput.seconds == 0:
         console.print(
             f"nothing left to train: this run ended at step {trainer.global_step}; its results are in {folder}"
