@@ -8,12 +8,16 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
 from lab import Lab, pair_rows, write_rows
 from nashtune.testing import tiny_model
+
+if TYPE_CHECKING:
+    from nashtune.models.policy import HFPolicy
 
 
 @pytest.fixture(scope="session")
@@ -22,8 +26,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
+@pytest.fixture(scope="session")
+def lightning_log() -> None:
+    """Import Lightning while no test captures stderr: its log handler keeps the stream that it meets first."""
+    import lightning.pytorch  # noqa: F401  # imported for what it does on import
+
+
 @pytest.fixture
-def lab(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+def lab(lightning_log: None, tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.chdir(tmp_path)
     write_rows(tmp_path / "train.jsonl", pair_rows(14))
     write_rows(tmp_path / "validation.jsonl", pair_rows(6, start=100))
@@ -40,7 +50,7 @@ def lab(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
 
 
 @pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def refused(lightning_log: None, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Run a command that must be refused: exit code 2, one message, no traceback. Returns the message."""
 
     def run(*arguments: str) -> str:
@@ -55,3 +65,33 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return " ".join(message.split())
 
     return run
+
+
+@pytest.fixture
+def sft_adapter(tiny: Path, tmp_path: Path) -> Path:
+    """An adapter on the tiny model that changes what it says."""
+    import torch
+
+    from nashtune.models.policy import HFPolicy, LoraSettings, PolicyConfig
+
+    policy = HFPolicy(PolicyConfig(path=str(tiny), lora=LoraSettings(r=2)))
+    policy.load()
+    with torch.no_grad():
+        for weight in policy.trainable_state_dict().values():
+            torch.nn.init.normal_(weight, std=0.2)
+    policy.save_pretrained(tmp_path / "sft")
+    return tmp_path / "sft"
+
+
+@pytest.fixture
+def load() -> Callable[..., HFPolicy]:
+    """A loaded policy."""
+
+    def make(path: Path, **settings: object) -> HFPolicy:
+        from nashtune.models.policy import HFPolicy, PolicyConfig
+
+        policy = HFPolicy(PolicyConfig(path=str(path), **settings))  # type: ignore[arg-type]
+        policy.load()
+        return policy
+
+    return make

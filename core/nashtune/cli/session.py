@@ -80,9 +80,7 @@ def _refuse_other_spec(spec: Spec, saved: Spec, checkpoint: Path, subcommand: st
         return
     ours, theirs = _flat(spec.to_dict()), _flat(saved.to_dict())
     unequal = {k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k)}
-    different = sorted(
-        unequal, key=lambda k: (not k.endswith(".name"), k)
-    )  # another component says more than its values
+    different = sorted(unequal, key=lambda k: (not k.endswith(".name"), k))
     if different:
         shown = "; ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in different[:3])
         more = f"; and {len(different) - 3} more" if len(different) > 3 else ""

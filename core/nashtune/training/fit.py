@@ -168,6 +168,12 @@ def ready(cli: NashtuneCLI, stage: str, console: Console) -> None:
         seed=int(cli.plain["seed_everything"]),
     )
     cli.datamodule.setup(stage)
+    interval = trainer["val_check_interval"]
+    if stage == "fit" and isinstance(interval, int) and interval > len(cli.datamodule.every_row("train")):
+        raise InputError(
+            f"trainer.val_check_interval: {interval}, but an epoch has {len(cli.datamodule.every_row('train'))} "
+            "micro-batches; give a smaller number, or a share of the epoch such as 0.5"
+        )
     for report in cli.datamodule.reports.values():
         console.print(report.table())
 

@@ -59,6 +59,7 @@ def fit(lab: Lab, refused: Refused) -> Refused:
         (["--trainer.precision", "bf16-true"], ["trainer.precision", "policy.precision"]),
         (["--policy.precision", "bf16"], ["policy.precision", "bf16-mixed"]),
         (["--samples.max_new_tokens", "0"], ["samples.max_new_tokens", "0"]),
+        (["--trainer.val_check_interval", "100"], ["val_check_interval", "4 micro-batches"]),
         (["--ckpt_path="], ["--ckpt_path", "is empty"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and value and value[0].startswith("--") else "",
