@@ -169,9 +169,10 @@ def ready(cli: NashtuneCLI, stage: str, console: Console) -> None:
     )
     cli.datamodule.setup(stage)
     interval = trainer["val_check_interval"]
-    if stage == "fit" and isinstance(interval, int) and interval > len(cli.datamodule.every_row("train")):
+    batches = cli.datamodule.steps_per_epoch(1, 1) if stage == "fit" else 0
+    if stage == "fit" and isinstance(interval, int) and interval > batches:
         raise InputError(
-            f"trainer.val_check_interval: {interval}, but an epoch has {len(cli.datamodule.every_row('train'))} "
+            f"trainer.val_check_interval: {interval}, but an epoch has {batches} "
             "micro-batches; give a smaller number, or a share of the epoch such as 0.5"
         )
     for report in cli.datamodule.reports.values():

@@ -85,7 +85,7 @@ class AlignmentModule(LightningModule):
 
     def configure_model(self) -> None:
         """Load the weights; Lightning calls this once data are checked and before the optimiser is made."""
-        if self.policy.model is not None:
+        if self.policy.is_loaded:
             return
         self.policy.load()
         for reference in self.references.values():

@@ -71,3 +71,10 @@ def test_a_batch_moves_to_another_device() -> None:
     assert batch.input_ids.device.type == "meta"
     assert batch.p_chosen is not None
     assert batch.p_chosen.device.type == "meta"
+
+
+def test_a_prompt_is_not_paired_with_its_own_other_answer() -> None:
+    """Chosen and rejected of one prompt stand side by side in preference data: the neighbour would be no mismatch."""
+    rows = [row([1], [10], desirable=True), row([1], [11], desirable=False), row([2], [20], desirable=True)]
+    sequences = unpad(CollateExamples(16, None)(list(enumerate(rows))))
+    assert sequences[3:] == [([1], [20]), ([1], [20]), ([2], [10])]

@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import pytest
+
+from nashtune.errors import InputError
+from nashtune.interfaces import Round, Schedule
+from nashtune.schedules.offline import OfflineSchedule
+from nashtune.training.module import _refuse_other_schedules
+
+
+class TwoRounds(Schedule):
+    def rounds(self) -> tuple[Round, ...]:
+        return (Round(phases=("anchor", "update")), Round(phases=("anchor", "update", "snapshot")))
+
+
+def test_a_schedule_that_cannot_be_run_does_not_pass_for_offline() -> None:
+    _refuse_other_schedules(OfflineSchedule(), "offline")
+    with pytest.raises(InputError, match=r"'two' declares 2 round\(s\).*use schedule: offline"):
+        _refuse_other_schedules(TwoRounds(), "two")
