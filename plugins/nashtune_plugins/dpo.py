@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from jsonargparse.typing import restricted_number_type
 from torch.nn.functional import logsigmoid
 
-from nashtune.interfaces import ExampleBatch, Loss, LossOutput, PairBatch, Step
+from nashtune.interfaces import Loss, LossBatch, LossOutput, PairBatch, Step
 from nashtune.plugins import Component, hookimpl
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class DPOLoss(Loss):
     def __init__(self, *, label_smoothing: LabelSmoothing = 0.0) -> None:  # type: ignore[valid-type]
         self.label_smoothing = float(LabelSmoothing(label_smoothing))  # at 0.5 labels would say nothing
 
-    def __call__(self, batch: PairBatch | ExampleBatch, step: Step) -> LossOutput:
+    def __call__(self, batch: LossBatch, step: Step) -> LossOutput:
         """Loss and implicit rewards beta h of each pair (B,)."""
         pairs = cast(PairBatch, batch)
         beta = cast("Tensor", step.beta)

@@ -34,7 +34,7 @@ import torch
 from jsonargparse.typing import NonNegativeFloat, PositiveFloat
 
 from nashtune.errors import InputError
-from nashtune.interfaces import ExampleBatch, KLController, PairBatch
+from nashtune.interfaces import ExampleBatch, KLController, LossBatch, PairBatch
 from nashtune.plugins import Component, hookimpl
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class EpsilonDPOController(KLController):
         return decide(minus_B, plus_B)
 
     @torch.no_grad()
-    def beta(self, batch: PairBatch | ExampleBatch) -> Tensor:
+    def beta(self, batch: LossBatch) -> Tensor:
         """beta~ of each pair (B,), in the dtype of the log-probs."""
         if isinstance(batch, ExampleBatch):
             raise InputError(
@@ -124,7 +124,7 @@ class EpsilonDPOController(KLController):
         beta = batch.policy_chosen.new_tensor(self.running_beta)
         return beta / (1.0 + self.epsilon_step * self.steps(batch).to(beta.dtype))
 
-    def report(self, batch: PairBatch | ExampleBatch, beta: Tensor) -> dict[str, Tensor]:
+    def report(self, batch: LossBatch, beta: Tensor) -> dict[str, Tensor]:
         """For each pair (B,): beta~, s, and whether its s is +1 (`step_up`, beta falls) or -1 (`step_down`)."""
         s_B = self.steps(cast(PairBatch, batch)).to(beta.dtype)
         return {"beta": beta, "step": s_B, "step_up": s_B.clamp(min=0.0), "step_down": (-s_B).clamp(min=0.0)}
@@ -147,7 +147,7 @@ class EpsilonDPOController(KLController):
         """Go on from a saved beta."""
         self.running_beta = float(state["beta"])
 
-    def read_vector(self, batch: PairBatch | ExampleBatch, inputs: Mapping[str, Tensor]) -> PairBatch | ExampleBatch:
+    def read_vector(self, batch: LossBatch, inputs: Mapping[str, Tensor]) -> LossBatch:
         """Take the decisions `steps` (s of each pair) as given: shifts that lead to them."""
         s_B = inputs["steps"]
         zero_B = torch.zeros_like(s_B)
@@ -157,7 +157,7 @@ class EpsilonDPOController(KLController):
             statistics_rejected={"shift_minus": zero_B, "shift_plus": zero_B},
         )
 
-    def write_vector(self, batch: PairBatch | ExampleBatch, beta: Tensor) -> dict[str, Tensor]:
+    def write_vector(self, batch: LossBatch, beta: Tensor) -> dict[str, Tensor]:
         """What a vector may expect besides the loss: `steps` and `beta`, of each pair (B,)."""
         return {"steps": self.steps(cast(PairBatch, batch)).to(beta.dtype), "beta": beta}
 

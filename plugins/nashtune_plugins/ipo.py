@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from jsonargparse.typing import PositiveFloat
 
-from nashtune.interfaces import ExampleBatch, Loss, LossOutput, PairBatch, Step
+from nashtune.interfaces import Loss, LossBatch, LossOutput, PairBatch, Step
 from nashtune.plugins import Component, hookimpl
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class IPOLoss(Loss):
         self.tau = float(tau)
         self.reduction = reduction
 
-    def __call__(self, batch: PairBatch | ExampleBatch, step: Step) -> LossOutput:
+    def __call__(self, batch: LossBatch, step: Step) -> LossOutput:
         """Loss and implicit rewards tau h of each pair (B,), h under the chosen reduction."""
         pairs = cast(PairBatch, batch)
         chosen_B, rejected_B = pairs.log_ratios()

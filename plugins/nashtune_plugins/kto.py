@@ -28,7 +28,7 @@ import torch
 from jsonargparse.typing import NonNegativeFloat
 
 from nashtune.errors import InputError
-from nashtune.interfaces import ExampleBatch, Loss, LossOutput, PairBatch, Step
+from nashtune.interfaces import ExampleBatch, Loss, LossBatch, LossOutput, Step
 from nashtune.plugins import Component, hookimpl
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class KTOLoss(Loss):
         self.lam_desirable = float(lam_desirable)
         self.lam_undesirable = float(lam_undesirable)
 
-    def __call__(self, batch: PairBatch | ExampleBatch, step: Step) -> LossOutput:
+    def __call__(self, batch: LossBatch, step: Step) -> LossOutput:
         """Loss of each example (E,); implicit rewards beta h of the desirable and of the undesirable ones; `z0`."""
         examples = cast(ExampleBatch, batch)
         beta = cast("Tensor", step.beta)
@@ -108,7 +108,7 @@ class KTOLoss(Loss):
             metrics={"z0": z0},
         )
 
-    def read_vector(self, batch: PairBatch | ExampleBatch, inputs: Mapping[str, Tensor]) -> PairBatch | ExampleBatch:
+    def read_vector(self, batch: LossBatch, inputs: Mapping[str, Tensor]) -> LossBatch:
         """Take `z0` as given: one mismatched completion whose log-ratio it is."""
         z0 = inputs["z0"].reshape(1)
         zero = {"ref": torch.zeros_like(z0)}

@@ -26,7 +26,7 @@ import torch
 from jsonargparse.typing import NonNegativeFloat
 from torch.nn.functional import logsigmoid
 
-from nashtune.interfaces import ExampleBatch, Loss, LossOutput, PairBatch, Step
+from nashtune.interfaces import Loss, LossBatch, LossOutput, PairBatch, Step
 from nashtune.plugins import Component, hookimpl
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class ORPOLoss(Loss):
     def __init__(self, *, lam: NonNegativeFloat) -> None:
         self.lam = float(lam)
 
-    def __call__(self, batch: PairBatch | ExampleBatch, step: Step) -> LossOutput:
+    def __call__(self, batch: LossBatch, step: Step) -> LossOutput:
         """Loss and rewards log pi/n of each pair (B,), with the two terms as metrics."""
         pairs = cast(PairBatch, batch)
         chosen_B = pairs.policy_chosen / pairs.len_chosen

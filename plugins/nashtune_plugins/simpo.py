@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from jsonargparse.typing import NonNegativeFloat, PositiveFloat
 from torch.nn.functional import logsigmoid
 
-from nashtune.interfaces import ExampleBatch, Loss, LossOutput, PairBatch, Step
+from nashtune.interfaces import Loss, LossBatch, LossOutput, PairBatch, Step
 from nashtune.plugins import Component, hookimpl
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class SimPOLoss(Loss):
         self.beta = float(beta)
         self.gamma_beta_ratio = float(gamma_beta_ratio)
 
-    def __call__(self, batch: PairBatch | ExampleBatch, step: Step) -> LossOutput:
+    def __call__(self, batch: LossBatch, step: Step) -> LossOutput:
         """Loss and rewards beta log pi/n of each pair (B,)."""
         pairs = cast(PairBatch, batch)
         chosen_B = pairs.policy_chosen / pairs.len_chosen

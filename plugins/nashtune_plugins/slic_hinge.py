@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, cast
 
 from torch.nn.functional import relu
 
-from nashtune.interfaces import ExampleBatch, Loss, LossOutput, PairBatch, Step
+from nashtune.interfaces import Loss, LossBatch, LossOutput, PairBatch, Step
 from nashtune.plugins import Component, hookimpl
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def slic_hinge_loss(delta_B: Tensor, beta: Tensor) -> Tensor:
 class SLiCHingeLoss(Loss):
     """Hinge loss on the difference of log-ratios; it has no options of its own, the margin is 1/beta."""
 
-    def __call__(self, batch: PairBatch | ExampleBatch, step: Step) -> LossOutput:
+    def __call__(self, batch: LossBatch, step: Step) -> LossOutput:
         """Loss and implicit rewards beta h of each pair (B,); `active` is the share of pairs inside the margin."""
         pairs = cast(PairBatch, batch)
         beta = cast("Tensor", step.beta)

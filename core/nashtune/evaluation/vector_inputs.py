@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nashtune.errors import InputError, nearest
-from nashtune.interfaces import Anchor, ExampleBatch, KLController, Loss, PairBatch
+from nashtune.interfaces import Anchor, ExampleBatch, KLController, Loss, LossBatch, PairBatch
 
 PAIRED = ("policy_chosen", "policy_rejected", "len_chosen", "len_rejected", "p_chosen")
 STANDARD = (*PAIRED, "ref_chosen", "ref_rejected")
@@ -40,7 +40,7 @@ class VectorBatch:
         given: Names of the inputs that were given.
     """
 
-    batch: PairBatch | ExampleBatch
+    batch: LossBatch
     leaves: Mapping[str, Tensor]
     given: frozenset[str]
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from nashtune.errors import InputError
-from nashtune.interfaces import ExampleBatch, PairBatch
+from nashtune.interfaces import ExampleBatch, LossBatch, PairBatch
 
 
 class _Watched:
@@ -48,7 +48,7 @@ class _Anchors(dict[str, Any]):
         raise InputError(self._missing.format(name=name))
 
 
-def watch(batch: PairBatch | ExampleBatch, read: set[str], who: str, extra: Sequence[str]) -> PairBatch | ExampleBatch:
+def watch(batch: LossBatch, read: set[str], who: str, extra: Sequence[str]) -> LossBatch:
     """A copy of the batch that adds to `read` what is read, and raises InputError for what was not given."""
     parts = dict(vars(batch))
     absent: dict[str, str] = {}

@@ -1,34 +1,52 @@
 """The interfaces of DESIGN: what the core defines and plugins implement. Importing this imports no torch."""
 
-from nashtune.interfaces.batch import Anchor, ExampleBatch, LogProbs, LossOutput, PairBatch, Step, TokenBatch
+from nashtune.interfaces.batch import (
+    Anchor,
+    ExampleBatch,
+    LogProbs,
+    LossBatch,
+    LossOutput,
+    PairBatch,
+    RolloutBatch,
+    Step,
+    TokenBatch,
+)
 from nashtune.interfaces.kl import KLController
 from nashtune.interfaces.loss import Loss
-from nashtune.interfaces.oracle import PreferenceOracle, RewardOracle, Rewards
-from nashtune.interfaces.pairing import Pairing
+from nashtune.interfaces.oracle import Oracle, PreferenceOracle, Prompt, RewardOracle, Rewards
+from nashtune.interfaces.pairing import Comparisons, Paired, Pairing, Pairs
 from nashtune.interfaces.policy import LogProbEngine, Policy
 from nashtune.interfaces.reference import Reference
-from nashtune.interfaces.sampler import Completion, Sampler
+from nashtune.interfaces.sampler import Completion, Sampler, Surroundings
 from nashtune.interfaces.schedule import Round, Schedule
 
 __all__ = [
     "Anchor",
+    "Comparisons",
     "Completion",
     "ExampleBatch",
     "KLController",
     "LogProbEngine",
     "LogProbs",
     "Loss",
+    "LossBatch",
     "LossOutput",
+    "Oracle",
     "PairBatch",
+    "Paired",
     "Pairing",
+    "Pairs",
     "Policy",
     "PreferenceOracle",
+    "Prompt",
     "Reference",
     "RewardOracle",
     "Rewards",
+    "RolloutBatch",
     "Round",
     "Sampler",
     "Schedule",
     "Step",
+    "Surroundings",
     "TokenBatch",
 ]

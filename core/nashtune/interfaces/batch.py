@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-RowKind = Literal["pairs", "examples"]
+RowKind = Literal["pairs", "examples", "rollouts"]
 
 
 @dataclass(kw_only=True)
@@ -23,16 +23,19 @@ class TokenBatch:
 
     For `kind="pairs"` the N = 2B sequences are B chosen followed by B rejected. For `kind="examples"` they are E
     examples
-    followed by E mismatched ones (prompt i with the next completion of another prompt), as KTO's KL estimate needs.
+    followed by E mismatched ones (prompt i with the next completion of another prompt), as KTO's KL estimate needs. For
+    `kind="rollouts"` they are N completions that the policy drew itself.
 
     Args:
         kind: What the sequences are.
         input_ids: Token ids (N, T).
         attention_mask: 1 on real tokens, 0 on padding (N, T).
         completion_mask: True on the tokens that are scored (completion, EOS included) (N, T).
-        rows: Index of each pair or example in its data set (B,) or (E,).
+        rows: Index of each pair, example or rollout in its data set (B,), (E,) or (N,).
         p_chosen: Probability that chosen is better, in [0, 1] (B,), when labels are soft.
         desirable: True where an example is desirable (E,), for unpaired data.
+        win_rate: Estimated win rate of each completion against the policy that drew it, in [0, 1] (N,).
+        score: What the oracle said of each rollout (N,).
     """
 
     kind: RowKind
@@ -42,9 +45,11 @@ class TokenBatch:
     rows: Tensor
     p_chosen: Tensor | None = None
     desirable: Tensor | None = None
+    win_rate: Tensor | None = None
+    score: Tensor | None = None
 
     def __len__(self) -> int:
-        """Number of pairs or examples."""
+        """Number of pairs, examples or rollouts."""
         return int(self.rows.shape[0])
 
     def to(self, device: torch.device | str, **kwargs: Any) -> TokenBatch:
@@ -94,6 +99,8 @@ class PairBatch:
         len_rejected: Completion tokens of y_l, EOS included (B,).
         anchors: Log-probs under the spec's references, by the name the spec gives them (`ref`, `aux`, ...).
         p_chosen: P(y_w > y_l), in [0, 1] (B,); None means every label is certain.
+        win_rate_chosen: Estimate of P(y_w > pi) against the policy that drew the pair, in [0, 1] (B,).
+        win_rate_rejected: The same of y_l.
         statistics_chosen: Sums over y_w of the KL controller's per-token statistics, by name (B,).
         statistics_rejected: The same over y_l (B,).
     """
@@ -104,6 +111,8 @@ class PairBatch:
     len_rejected: Tensor
     anchors: Mapping[str, Anchor] = field(default_factory=dict)
     p_chosen: Tensor | None = None
+    win_rate_chosen: Tensor | None = None
+    win_rate_rejected: Tensor | None = None
     statistics_chosen: Mapping[str, Tensor] = field(default_factory=dict)
     statistics_rejected: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -134,6 +143,29 @@ class ExampleBatch:
     anchors_mismatched: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RolloutBatch:
+    """What a policy-gradient loss sees: S completions that the policy drew, token by token.
+
+    Args:
+        token_logp: log pi(y_n|x, y_<n) of every token, with gradient, completions one after another (M,).
+        sequence: Which completion each token belongs to, 0 ... S-1 (M,).
+        lengths: Completion tokens, EOS included (S,).
+        score: What the oracle said of each completion: P(y > y') against an opponent's, or a reward (S,).
+        anchors: Per-token log-probs under the spec's references, by name (M,).
+    """
+
+    token_logp: Tensor
+    sequence: Tensor
+    lengths: Tensor
+    score: Tensor
+    anchors: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+LossBatch = PairBatch | ExampleBatch | RolloutBatch
+"""What a loss and a KL controller may be given; a loss gets what its `rows` says."""
+
+
 def _identity(value: Tensor) -> Tensor:
     return value
 
@@ -145,10 +177,14 @@ class Step:
     Args:
         beta: From the KL controller: a scalar or one value per pair (B,); None where the spec says `kl: none`.
         mean_over_ranks: Averages a tensor over data-parallel ranks; the identity on one rank.
+        round: Round of the game, from 1; 1 in an offline method.
+        scale: How many of the method's steps this update takes at once (`Update.step_scale`).
     """
 
     beta: Tensor | None = None
     mean_over_ranks: Callable[[Tensor], Tensor] = _identity
+    round: int = 1
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +192,8 @@ class LossOutput:
     """Result of a loss.
 
     Args:
-        values: One value per pair (B,) or example (E,), with gradient. The objective is their mean over the optimiser
-            step.
+        values: One value per pair (B,), example (E,) or rollout (S,), with gradient. The objective is their mean over
+            the optimiser step.
         reward_chosen: Implicit reward of the chosen (or desirable) completions, detached; for accuracy and margin.
         reward_rejected: Implicit reward of the rejected (or undesirable) completions, detached.
         metrics: Further values to log, detached: one per pair or example, or scalars.

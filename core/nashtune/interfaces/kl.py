@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nashtune.interfaces.batch import ExampleBatch, PairBatch
+    from nashtune.interfaces.batch import LossBatch
 
 
 class KLController(ABC):
@@ -28,7 +28,7 @@ class KLController(ABC):
     vector_inputs: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def beta(self, batch: PairBatch | ExampleBatch) -> Tensor:
+    def beta(self, batch: LossBatch) -> Tensor:
         """β for this batch, > 0: a scalar or one value per pair (B,). Carries no gradient; never changes state."""
 
     def token_statistics(self, policy_logits_MV: Tensor, ref_logits_MV: Tensor, targets_M: Tensor) -> dict[str, Tensor]:
@@ -38,7 +38,7 @@ class KLController(ABC):
         """
         return {}
 
-    def report(self, batch: PairBatch | ExampleBatch, beta: Tensor) -> dict[str, Tensor]:
+    def report(self, batch: LossBatch, beta: Tensor) -> dict[str, Tensor]:
         """Values per pair whose means are logged and, in training, handed to `observe`."""
         return {}
 
@@ -54,10 +54,10 @@ class KLController(ABC):
         """Inverse of `state_dict`."""
         return None
 
-    def read_vector(self, batch: PairBatch | ExampleBatch, inputs: Mapping[str, Tensor]) -> PairBatch | ExampleBatch:
+    def read_vector(self, batch: LossBatch, inputs: Mapping[str, Tensor]) -> LossBatch:
         """Put those of `vector_inputs` that a conformance vector gives into the batch (float64 tensors)."""
         return batch
 
-    def write_vector(self, batch: PairBatch | ExampleBatch, beta: Tensor) -> dict[str, Tensor]:
+    def write_vector(self, batch: LossBatch, beta: Tensor) -> dict[str, Tensor]:
         """What a conformance vector of this controller shows besides loss and gradients."""
         return {}

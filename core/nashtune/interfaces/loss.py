@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from nashtune.interfaces.batch import ExampleBatch, LossOutput, PairBatch, RowKind, Step
+    from nashtune.interfaces.batch import LossBatch, LossOutput, RowKind, Step
 
 
 class Loss(ABC):
@@ -19,10 +19,11 @@ class Loss(ABC):
     The class attributes are read from the source without importing it, so they must be literals.
 
     Attributes:
-        rows: What one value belongs to: "pairs" or "examples" (unpaired data).
+        rows: What one value belongs to: "pairs", "examples" (unpaired data) or "rollouts" (policy gradient).
         anchors: Names of the references whose log-probs the loss reads.
         uses_beta: Whether the loss multiplies by the KL controller's β; if not, a `kl` section beside it is an error.
         uses_p_chosen: Whether soft labels enter the loss.
+        uses_win_rates: Whether it reads the win rates of both completions, so that a pairing must give them.
         vector_inputs: Further inputs that a conformance vector may give, by name (see `read_vector`).
     """
 
@@ -30,12 +31,21 @@ class Loss(ABC):
     anchors: ClassVar[tuple[str, ...]] = ("ref",)
     uses_beta: ClassVar[bool] = True
     uses_p_chosen: ClassVar[bool] = False
+    uses_win_rates: ClassVar[bool] = False
     vector_inputs: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def __call__(self, batch: PairBatch | ExampleBatch, step: Step) -> LossOutput:
+    def __call__(self, batch: LossBatch, step: Step) -> LossOutput:
         """Values per pair or example, in the dtype of the log-probs."""
 
-    def read_vector(self, batch: PairBatch | ExampleBatch, inputs: Mapping[str, Tensor]) -> PairBatch | ExampleBatch:
+    def reference_weight(self, round: int) -> float:
+        """Weight of the starting policy in the geometric mixture that the method's pairs are drawn from, in [0, 1].
+
+        Args:
+            round: Of the game, from 1.
+        """
+        return 0.0
+
+    def read_vector(self, batch: LossBatch, inputs: Mapping[str, Tensor]) -> LossBatch:
         """Put those of `vector_inputs` that a conformance vector gives into the batch (float64 tensors)."""
         return batch

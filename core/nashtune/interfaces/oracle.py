@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Prompt = str | Sequence[Mapping[str, str]]
+"""A text, or a conversation of messages {role, content}."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,17 +29,39 @@ class Rewards:
     members: Tensor | None = None
 
 
-class RewardOracle(ABC):
-    """Scores completions one by one."""
+class Oracle:
+    """What both kinds of oracle share. An oracle is frozen and sits outside of the trained module.
+
+    Attributes:
+        chosen_by_run: True for the placeholder of specs that leave the oracle to the run file.
+    """
+
+    chosen_by_run: ClassVar[bool] = False
+
+    def prepare(self) -> None:
+        """Called once before the policy's weights are loaded: look at files, packages and endpoints here.
+
+        Raises:
+            InputError: the oracle cannot work.
+        """
+        return None
+
+    def counts(self) -> Mapping[str, int]:
+        """What happened since the start, for the report: calls, cache hits, parse failures, ..."""
+        return {}
+
+
+class RewardOracle(Oracle, ABC):
+    """Scores completions one by one. As a preference, P(y > y') = sigmoid(r(y) - r(y')) (Bradley-Terry)."""
 
     @abstractmethod
-    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Rewards:
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Rewards:
         """Rewards of `completions[i]` given `prompts[i]`."""
 
 
-class PreferenceOracle(ABC):
+class PreferenceOracle(Oracle, ABC):
     """Compares completions in pairs."""
 
     @abstractmethod
-    def compare(self, prompts: Sequence[str], first: Sequence[str], second: Sequence[str]) -> Tensor:
-        """P(first > second) in [0, 1] (N,); swapping the two gives one minus it."""
+    def compare(self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> Tensor:
+        """P(first > second) in [0, 1] (N,), float64; swapping the two gives one minus it."""

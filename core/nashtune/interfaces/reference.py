@@ -16,9 +16,12 @@ class Reference(ABC):
 
     Attributes:
         gives_logits: Whether full-vocabulary logits can be had (false for cached log-probs).
+        snapshot: Which snapshot it is: "start", or "previous" where the schedule says; None for a distribution of its
+            own. In a game, anchor phases score the round's rows with that snapshot loaded into the live policy.
     """
 
     gives_logits: ClassVar[bool] = True
+    snapshot: ClassVar[str | None] = None
 
     @abstractmethod
     def attach(self, policy: Policy) -> None:

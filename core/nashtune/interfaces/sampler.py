@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from nashtune.interfaces.policy import Policy
+
+Score = Callable[[Sequence[int], Sequence[Sequence[int]]], list[float]]
+"""Prompt ids and the ids of its completions -> one number each, higher is better."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +23,9 @@ class Completion:
         k: Which of the prompt's completions this is.
         token_ids: Sampled tokens, EOS included when it was drawn.
         token_logp: Log-prob of each token under the distribution it was drawn from, in nats.
-        finish: "stop" when EOS was drawn, "length" when the token limit was reached.
+        finish: "stop" when EOS or a stop string was drawn, "length" when the token limit was reached.
+        kept_mass: With top-p, the probability mass of the tokens that could be drawn, for each token; empty without.
+        version: The weights it was drawn from, as `sync` was told.
     """
 
     prompt: int
@@ -25,10 +33,56 @@ class Completion:
     token_ids: tuple[int, ...]
     token_logp: tuple[float, ...]
     finish: Literal["stop", "length"]
+    kept_mass: tuple[float, ...] = ()
+    version: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a sampler may use besides prompts.
+
+    Args:
+        policy: The live policy; its weights change between calls.
+        tokenizer: The policy's (transformers' PreTrainedTokenizerBase).
+        start_logits: Next-token logits under the starting weights, for samplers that mix: the model to call, and a
+            context manager factory under which it is the starting policy. None where no sampler mixes.
+        score: The spec's oracle on single completions, for samplers that select; None without an oracle.
+        run_dir: Folder for what a sampler must write, such as weights for a server.
+    """
+
+    policy: Policy
+    tokenizer: Any
+    start_logits: tuple[Any, Callable[[], Any]] | None = None
+    score: Score | None = None
+    run_dir: str = ""
 
 
 class Sampler(ABC):
-    """Draws completions from a policy."""
+    """Draws completions from a policy.
+
+    Attributes:
+        mixes: Whether `sample` honours `reference_weight`, so that the starting policy must be at hand.
+        selects: Whether it needs `Surroundings.score`.
+        replays: Whether it may bring the judgements of its completions too, so that no oracle is needed.
+        completions: Completions of each prompt and round, set by the constructor's argument of that name.
+    """
+
+    mixes: ClassVar[bool] = False
+    selects: ClassVar[bool] = False
+    replays: ClassVar[bool] = False
+    completions: int = 1
+
+    @abstractmethod
+    def attach(self, surroundings: Surroundings) -> None:
+        """Called once when the policy is loaded, before `sync`."""
+
+    def sync(self, version: str) -> None:
+        """The live weights are now `version`: an engine with weights of its own gets them here, and proves it.
+
+        Raises:
+            InputError: the engine cannot be reached, or does not answer as the live weights do.
+        """
+        return None
 
     @abstractmethod
     def sample(
@@ -39,10 +93,20 @@ class Sampler(ABC):
         seed: int,
         round: int = 0,
         indices: Sequence[int] | None = None,
+        reference_weight: float | None = None,
     ) -> list[Completion]:
         """`n` completions of each prompt (token ids), ordered by prompt and k.
 
         The noise of a completion depends on (seed, round, prompt index, k) alone: not on its batch-mates, nor on how
         the prompts are split over ranks. A rank that holds a part of the prompts gives their numbers in the whole as
         `indices`; without it, prompt i has number i. `Completion.prompt` counts within `prompts` either way.
+
+        Args:
+            prompts: Token ids.
+            n: Completions of each.
+            seed: The run's.
+            round: Of the schedule, from 1; 0 outside of a game.
+            indices: Numbers of the prompts in the whole data set.
+            reference_weight: Weight of the starting policy in the mixture to draw from; None leaves it to the sampler.
+                A sampler that does not mix refuses anything but None and 0.
         """

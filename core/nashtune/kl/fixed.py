@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from jsonargparse.typing import PositiveFloat
     from torch import Tensor
 
-    from nashtune.interfaces.batch import ExampleBatch
+    from nashtune.interfaces.batch import LossBatch
 
 
 class FixedKL(KLController):
@@ -25,7 +25,7 @@ class FixedKL(KLController):
     def __init__(self, *, beta: PositiveFloat) -> None:
         self.value = float(beta)
 
-    def beta(self, batch: PairBatch | ExampleBatch) -> Tensor:
+    def beta(self, batch: LossBatch) -> Tensor:
         """β as a scalar on the batch's device, in the dtype of its log-probs, float32 at least."""
         import torch
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import ClassVar
 
 from nashtune.interfaces.policy import Policy
 from nashtune.references.live import LiveReference, freeze, hf_policy
@@ -15,6 +16,8 @@ class BaseReference(LiveReference):
     Otherwise it is a frozen copy, made when the reference is attached. At that moment the policy holds its starting
     weights also in a resumed run, because a checkpoint is restored after the model is set up.
     """
+
+    snapshot: ClassVar[str | None] = "start"
 
     def attach(self, policy: Policy) -> None:
         """Remembers the policy; copies it where no adapter can be switched off."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nashtune.interfaces.schedule import Round, Schedule
+from nashtune.interfaces.schedule import Anchor, Round, Schedule, Update
 
 
 class OfflineSchedule(Schedule):
@@ -10,4 +10,4 @@ class OfflineSchedule(Schedule):
 
     def rounds(self) -> tuple[Round, ...]:
         """The one round."""
-        return (Round(phases=("anchor", "update")),)
+        return (Round(phases=(Anchor(), Update())),)

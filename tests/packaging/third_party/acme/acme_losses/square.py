@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from jsonargparse.typing import PositiveFloat
 
-from nashtune.interfaces import ExampleBatch, Loss, LossOutput, PairBatch, Step
+from nashtune.interfaces import Loss, LossBatch, LossOutput, PairBatch, Step
 
 
 class SquareLoss(Loss):
@@ -22,7 +22,7 @@ class SquareLoss(Loss):
     def __init__(self, *, target: PositiveFloat = 1.0) -> None:
         self.target = float(target)
 
-    def __call__(self, batch: PairBatch | ExampleBatch, step: Step) -> LossOutput:
+    def __call__(self, batch: LossBatch, step: Step) -> LossOutput:
         """Loss and rewards beta h of each pair (B,)."""
         assert isinstance(batch, PairBatch) and isinstance(step.beta, torch.Tensor)
         chosen_B, rejected_B = (step.beta * h_B for h_B in batch.log_ratios())
