@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nashtune.errors import InputError
-from nashtune.spec.loader import Located
+from nashtune.spec.loader import Located, read_yaml
 from nashtune.spec.model import Spec
 from nashtune.spec.resolve import resolve
 from nashtune.spec.run import load_runs, split_cli
@@ -27,6 +27,7 @@ class Session:
         config: Everything but the command line, lowest layers merged, for the parser.
         rest: The command line that is left for the parser.
         saved_policy: The `policy` section that the checkpoint was trained with.
+        resumed: Folder of the run that goes on, if one does.
     """
 
     spec: Spec
@@ -34,6 +35,7 @@ class Session:
     config: Mapping[str, Any]
     rest: Sequence[str]
     saved_policy: Mapping[str, Any] | None = None
+    resumed: Path | None = None
 
 
 def prepare(subcommand: str, argv: Sequence[str]) -> Session:
@@ -50,20 +52,41 @@ def prepare(subcommand: str, argv: Sequence[str]) -> Session:
     asked_ckpt = runs.data.get("ckpt_path") if asked_ckpt is None else asked_ckpt
     if asked_ckpt == "":
         raise InputError("--ckpt_path: is empty; give a checkpoint's path, or `last` with --run_dir")
-    checkpoint = _locate(asked_ckpt, run_dir) if asked_ckpt else None
+    resumed = _began(run_dir) if asked_ckpt == "last" and subcommand == "fit" else None
+    checkpoint = _locate(asked_ckpt, run_dir) if asked_ckpt and resumed is None else None
     inherited: dict[str, Any] = read_checkpoint(checkpoint)[SECTION]["config"] if checkpoint else {}
+    if resumed is not None:
+        inherited = dict(read_yaml(resumed / "config.yaml").data)
     source: str | Located | Mapping[str, Any] | None = request.spec or runs.spec or inherited.get("spec")
     if source is None:
         word = next((w for w in rest[:1] if not w.startswith("-")), None)
         example = f"did you mean --spec {word}?" if word else "for example --spec dpo; `nashtune list` shows all"
         raise InputError(f"--spec: which method? {example}")
     spec = resolve(source, [*runs.overrides, *request.overrides])
-    if checkpoint:
-        _refuse_other_spec(spec, resolve(inherited["spec"]), checkpoint, subcommand, bool(request.spec or runs.spec))
+    if inherited:
+        held = checkpoint or resumed or Path()
+        _refuse_other_spec(spec, resolve(inherited["spec"]), held, subcommand, bool(request.spec or runs.spec))
     config = merge({k: v for k, v in inherited.items() if k not in PER_ATTEMPT}, runs.data)
     config["spec"] = spec.to_dict()
     config.pop("ckpt_path", None)
-    return Session(spec=spec, checkpoint=checkpoint, config=config, rest=rest, saved_policy=inherited.get("policy"))
+    if resumed is None and checkpoint is not None:
+        resumed = checkpoint.parent.parent
+    return Session(
+        spec=spec,
+        checkpoint=checkpoint,
+        config=config,
+        rest=rest,
+        saved_policy=inherited.get("policy"),
+        resumed=resumed,
+    )
+
+
+def _began(run_dir: str | None) -> Path | None:
+    """A game that was stopped before its first checkpoint: its journal is what there is to go on with."""
+    folder = Path(run_dir) if run_dir is not None else None
+    if folder is None or any(folder.glob("checkpoints/step=*.ckpt")):
+        return None
+    return folder if (folder / "journal").is_dir() and (folder / "config.yaml").is_file() else None
 
 
 def _locate(asked: str, run_dir: str | None) -> Path:

@@ -46,6 +46,18 @@ class Loss(ABC):
         """
         return 0.0
 
+    def gap_bound(self, rounds: int, divergence: float) -> tuple[str, float] | None:
+        """What the method's theory says of the duality gap of the average policy: the formula, and its value.
+
+        Args:
+            rounds: T, the number of policies that are averaged, the starting one among them.
+            divergence: D, the largest KL divergence of any policy from the starting one, in nats.
+
+        Returns:
+            None where the theory states no bound, or not for these settings.
+        """
+        return None
+
     def read_vector(self, batch: LossBatch, inputs: Mapping[str, Tensor]) -> LossBatch:
         """Put those of `vector_inputs` that a conformance vector gives into the batch (float64 tensors)."""
         return batch

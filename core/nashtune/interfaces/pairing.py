@@ -36,7 +36,8 @@ class Pairs:
 
     Args:
         pairs: The pairs.
-        dropped: Why other pairs were not made, with how many: "tie", "inconsistent", ...
+        dropped: Why other pairs were not made, with how many: "tie", "close", "inconsistent", ...; "unparsed" counts
+            comparisons without an answer.
     """
 
     pairs: tuple[Paired, ...]
@@ -44,7 +45,7 @@ class Pairs:
 
 
 Comparisons = Generator[list[tuple[int, int]], list[float], Pairs]
-"""Yields the comparisons (i, j) it wants next, is sent P(i > j) for each, and returns the pairs."""
+"""Yields the comparisons (i, j) it wants next, is sent P(i > j) for each, and returns the pairs. NaN is no answer."""
 
 
 class Pairing(ABC):

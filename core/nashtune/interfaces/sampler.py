@@ -70,7 +70,7 @@ class Sampler(ABC):
     mixes: ClassVar[bool] = False
     selects: ClassVar[bool] = False
     replays: ClassVar[bool] = False
-    completions: int = 1
+    completions: int
 
     @abstractmethod
     def attach(self, surroundings: Surroundings) -> None:

@@ -1,15 +1,16 @@
 """From an engine's N sequences to what a loss sees.
 
-Legend: B = pairs, E = examples, N = sequences (2B or 2E: see `TokenBatch`).
+Legend: B = pairs, E = examples, S = rollouts, N = sequences (2B, 2E or S: see `TokenBatch`), M = completion tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
-from nashtune.interfaces import Anchor, ExampleBatch, LogProbs, PairBatch, TokenBatch
+from nashtune.interfaces import Anchor, ExampleBatch, LogProbs, PairBatch, RolloutBatch, TokenBatch
 
 
 def pair_batch(
@@ -18,6 +19,7 @@ def pair_batch(
     """Split 2B sequences (chosen, then rejected) into pairs."""
     chosen_w, chosen_l = policy.sums.chunk(2)
     len_w, len_l = policy.lengths.chunk(2)
+    win_w, win_l = batch.win_rate.chunk(2) if batch.win_rate is not None else (None, None)
     return PairBatch(
         policy_chosen=chosen_w,
         policy_rejected=chosen_l,
@@ -25,6 +27,8 @@ def pair_batch(
         len_rejected=len_l,
         anchors={name: Anchor(chosen=a.sums.chunk(2)[0], rejected=a.sums.chunk(2)[1]) for name, a in anchors.items()},
         p_chosen=batch.p_chosen,
+        win_rate_chosen=win_w,
+        win_rate_rejected=win_l,
         statistics_chosen={name: value.chunk(2)[0] for name, value in statistics.items()},
         statistics_rejected={name: value.chunk(2)[1] for name, value in statistics.items()},
     )
@@ -43,4 +47,16 @@ def example_batch(
         anchors={name: a.sums.chunk(2)[0] for name, a in anchors.items()},
         policy_mismatched=mismatched.detach(),
         anchors_mismatched={name: a.sums.chunk(2)[1] for name, a in anchors.items()},
+    )
+
+
+def rollout_batch(batch: TokenBatch, policy: LogProbs, anchors: Mapping[str, LogProbs]) -> RolloutBatch:
+    """S completions token by token, with what the oracle said of them."""
+    assert batch.score is not None, "a rollouts batch carries its scores"
+    return RolloutBatch(
+        token_logp=policy.token_logp,
+        sequence=torch.repeat_interleave(policy.lengths),
+        lengths=policy.lengths,
+        score=batch.score,
+        anchors={name: anchor.token_logp for name, anchor in anchors.items()},
     )

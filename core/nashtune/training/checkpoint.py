@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,13 @@ class Checkpoints(Callback):
     Args:
         folder: Where checkpoints lie.
         every: Optimiser steps between two of them.
+        due: Further moments to save at, asked after each step; None for none.
     """
 
-    def __init__(self, folder: Path, every: int) -> None:
+    def __init__(self, folder: Path, every: int, due: Callable[[], bool] | None = None) -> None:
         self._folder = folder
         self._every = every
+        self._due = due if due is not None else lambda: False
         self._saved_at = -1
         self._previous: Path | None = None
 
@@ -90,7 +92,7 @@ class Checkpoints(Callback):
 
     def _save_if_due(self, trainer: Trainer) -> None:
         step = trainer.global_step
-        if step == self._saved_at or not (step % self._every == 0 or _is_last(trainer)):
+        if step == self._saved_at or not (step % self._every == 0 or _is_last(trainer) or self._due()):
             return
         for name, weight in trainer.lightning_module.named_parameters():
             if weight.requires_grad and not bool(torch.isfinite(weight).all()):

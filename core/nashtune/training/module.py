@@ -22,25 +22,18 @@ from torch import Tensor
 
 from nashtune.errors import InputError
 from nashtune.evaluation.metrics import Means
-from nashtune.interfaces import (
-    KLController,
-    LogProbEngine,
-    Loss,
-    LossOutput,
-    Reference,
-    Schedule,
-    Step,
-    TokenBatch,
-)
-from nashtune.kl.estimators import with_token_kl
-from nashtune.logprobs import EngineName, get_engine
+from nashtune.interfaces import LossOutput, Schedule, TokenBatch
+from nashtune.interfaces.schedule import Anchor
+from nashtune.logprobs import EngineName
 from nashtune.models.policy import HFPolicy, PolicyConfig
+from nashtune.references.anchored import AnchoredReference
 from nashtune.spec.resolve import build, resolve
-from nashtune.training.batches import example_batch, pair_batch
-from nashtune.training.optimizer import configure
+from nashtune.training.objective import Objective
+from nashtune.training.optimizer import LearningRate, configure
 
 if TYPE_CHECKING:
     from nashtune.data.module import PreferenceData
+    from nashtune.rounds.data import GameData
 
 
 WHAT_TO_DO = (
@@ -62,37 +55,44 @@ class AlignmentModule(LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.spec = resolve(spec)
-        self.loss = cast(Loss, build(self.spec.loss))
-        self.kl = cast(KLController, build(self.spec.kl)) if self.spec.kl else None
-        self.engine: LogProbEngine = get_engine(engine)
         self.policy = HFPolicy(PolicyConfig.from_plain(policy))
-        # A plain dict on purpose: a reference is no submodule, so it is in no checkpoint and in no optimiser.
-        self.references = {name: cast(Reference, build(c)) for name, c in self.spec.references.items()}
+        self.objective = Objective(self.spec, self.policy, engine, self._mean_over_ranks)
+        self.loss, self.kl, self.engine = self.objective.loss, self.objective.kl, self.objective.engine
+        self.references = self.objective.references
         self.strict_loading = (
             False  # a checkpoint holds what is trained; on_load_checkpoint checks that nothing is missing
         )
+        self.schedule = cast(Schedule, build(self.spec.schedule))
+        self.is_game = "sampler" in self.schedule.reads
+        self.rate = LearningRate(self.spec.optimizer, 1)
+        self.planned_steps: int | None = None  # of a game, at most; an offline run knows its steps from its rows
         self._window = Means()
         self._evaluation = Means()
         self._step_metrics: dict[str, float] = {}
         self.held_out: dict[str, float] = {}  # newest means over held-out rows
         self.validated_at = -1  # optimiser steps done when held-out metrics were last measured
-        _refuse_other_schedules(cast(Schedule, build(self.spec.schedule)), self.spec.schedule.name)
 
     @property
-    def data(self) -> PreferenceData:
+    def data(self) -> PreferenceData | GameData:
         """The data module of the running trainer."""
-        return cast("PreferenceData", cast(Any, self.trainer).datamodule)
+        return cast("PreferenceData | GameData", cast(Any, self.trainer).datamodule)
 
     def configure_model(self) -> None:
         """Load the weights; Lightning calls this once data are checked and before the optimiser is made."""
         if self.policy.is_loaded:
             return
         self.policy.load()
+        if self.is_game and any(isinstance(phase, Anchor) for one in self.schedule.rounds() for phase in one.phases):
+            # one model in memory: anchor phases score the round's rows with the snapshot in the live policy
+            for name, reference in self.references.items():
+                self.references[name] = reference if reference.snapshot is None else AnchoredReference()
         for reference in self.references.values():
             reference.attach(self.policy)
 
     def on_fit_start(self) -> None:
         """Give references that keep log-probs every row before the first step."""
+        if self.is_game:
+            return
         self._prepare_references(*(["train"] + ["validation"] * ("validation" in self.data.reports)))
 
     def on_validation_start(self) -> None:
@@ -109,17 +109,18 @@ class AlignmentModule(LightningModule):
         self._prepare_references(*self.data.reports)
 
     def _prepare_references(self, *splits: str) -> None:
+        data = cast("PreferenceData", self.data)
         for reference in self.references.values():
             for split in splits:
                 with self.trainer.precision_plugin.forward_context():  # the autocast that the steps run under
-                    reference.prepare(self.data.every_row(split), self.engine, self.data.fingerprint(split))
+                    reference.prepare(data.every_row(split), self.engine, data.fingerprint(split))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The spec's optimiser over what is trained, with the schedule over the run's total steps."""
-        total = self.total_steps()
-        if note := self.spec.optimizer.warmup_note(total):
+        self.rate.total = self.total_steps()
+        if note := self.spec.optimizer.warmup_note(self.rate.total):
             rank_zero_info(f"note: {note}")
-        return cast(OptimizerLRScheduler, configure(self.spec.optimizer, self.policy.parameters(), total))
+        return cast(OptimizerLRScheduler, configure(self.spec.optimizer, self.policy.parameters(), self.rate))
 
     def total_steps(self) -> int:
         """Optimiser steps of the whole run, from the data and the trainer's limits.
@@ -128,60 +129,25 @@ class AlignmentModule(LightningModule):
         """
         trainer = self.trainer
         limits = [int(trainer.max_steps)] if trainer.max_steps > 0 else []
-        if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            per_epoch = self.data.steps_per_epoch(trainer.accumulate_grad_batches, trainer.world_size)
+        if self.planned_steps is not None:
+            limits.append(self.planned_steps)
+        elif trainer.max_epochs is not None and trainer.max_epochs > 0:
+            per_epoch = cast("PreferenceData", self.data).steps_per_epoch(
+                trainer.accumulate_grad_batches, trainer.world_size
+            )
             limits.append(int(trainer.max_epochs) * per_epoch)
         if not limits:
             raise InputError("trainer.max_epochs: the run has no end; set trainer.max_epochs or trainer.max_steps")
         return min(limits)
 
-    def evaluate_batch(self, batch: TokenBatch, *, token_kl: bool = False) -> LossOutput:
-        """Loss and metrics of a micro-batch under the current weights.
-
-        Args:
-            batch: Token ids.
-            token_kl: Also measure KL(pi || ref) at every completion token over the whole vocabulary, where `ref`
-                gives logits.
-        """
-        features = self.policy.forward(batch, self.engine)
-        policy = self.engine.logprobs(features, batch)
-        anchors = {}
-        statistics: dict[str, Tensor] = {}
-        for name, reference in self.references.items():
-            live = name == "ref" and reference.gives_logits
-            wanted = self.kl.statistics if self.kl is not None else ()
-            if live and (wanted or token_kl):
-                frozen = reference.forward(batch, self.engine)
-                anchors[name] = self.engine.logprobs(frozen, batch)
-                fn = with_token_kl(self.kl.token_statistics if self.kl and wanted else None, token_kl)
-                statistics = self.engine.statistics(features, frozen, batch, fn)
-            else:
-                anchors[name] = reference.logprobs(batch, self.engine)
-        make = pair_batch if batch.kind == "pairs" else example_batch
-        seen = make(batch, policy, anchors, statistics)
-        beta = self.kl.beta(seen) if self.kl is not None else None
-        output = self.loss(seen, Step(beta=beta, mean_over_ranks=self._mean_over_ranks))
-        extra = dict(self.kl.report(seen, beta)) if self.kl is not None and beta is not None else {}
-        if beta is not None:
-            extra.setdefault("beta", beta)
-        if "token_kl" in statistics:
-            extra["kl_to_reference"] = statistics["token_kl"][
-                : len(policy.sums) // 2 if batch.kind == "examples" else None
-            ]
-        return LossOutput(
-            values=output.values,
-            reward_chosen=output.reward_chosen,
-            reward_rejected=output.reward_rejected,
-            metrics={**output.metrics, **{name: value.detach() for name, value in extra.items()}},
-        )
-
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         """The micro-batch's share of the objective."""
-        output = self.evaluate_batch(batch)
+        output = self.objective.evaluate(batch)
         self._refuse_non_finite(output, batch)
-        self._window.update(output, len(batch), paired=batch.kind == "pairs")
         accumulate = self.trainer.accumulate_grad_batches
         window = self.data.window_size(batch_idx, accumulate)
+        if window < float("inf"):
+            self._window.update(output, len(batch), paired=batch.kind == "pairs")
         # Lightning divides by `accumulate` and DDP averages over ranks: undo both, the window is the true count.
         return output.values.sum() * (accumulate * self.trainer.world_size / window)
 
@@ -198,7 +164,8 @@ class AlignmentModule(LightningModule):
             self.kl.observe(means)
         step = self.trainer.global_step + 1  # Lightning counts this step after the hook
         if step % cast(Any, self.trainer).log_every_n_steps == 0:
-            self._write({**{f"train/{name}": value for name, value in means.items()}, "train/lr": rate}, step)
+            row = {**{f"train/{name}": value for name, value in means.items()}, "train/lr": rate}
+            self._write(row | ({"train/round": float(self.objective.round)} if self.is_game else {}), step)
         self._step_metrics = means
 
     def _write(self, metrics: Mapping[str, float], step: int) -> None:
@@ -224,7 +191,7 @@ class AlignmentModule(LightningModule):
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         """Add a held-out micro-batch to the means."""
         with torch.no_grad():
-            output = self.evaluate_batch(batch, token_kl=True)
+            output = self.objective.evaluate(batch, token_kl=True)
         self._evaluation.update(output, len(batch), paired=batch.kind == "pairs")
 
     def on_validation_epoch_end(self) -> None:
@@ -247,7 +214,7 @@ class AlignmentModule(LightningModule):
     def predict_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, list[float]]:
         """Implicit rewards of every pair or example, one list per column."""
         with torch.no_grad():
-            output = self.evaluate_batch(batch)
+            output = self.objective.evaluate(batch)
         columns = {"row": batch.rows, "reward_chosen": output.reward_chosen, "reward_rejected": output.reward_rejected}
         if batch.desirable is not None:  # unpaired: the two rewards belong to different examples
             reward = output.reward_chosen.new_empty(len(batch))
@@ -279,15 +246,4 @@ class AlignmentModule(LightningModule):
         raise InputError(
             f"step {self.trainer.global_step}: the loss is not finite on {int(bad.sum())} of {len(batch)} rows: "
             f"{', '.join(rows)}. {WHAT_TO_DO}"
-        )
-
-
-def _refuse_other_schedules(schedule: Schedule, name: str) -> None:
-    """This training loop runs one round of anchor and update; anything else must not pass for it."""
-    rounds = schedule.rounds()
-    if [round.phases for round in rounds] != [("anchor", "update")]:
-        phases = "; ".join(", ".join(round.phases) for round in rounds)
-        raise InputError(
-            f"spec.schedule: '{name}' declares {len(rounds)} round(s) ({phases}), and this version trains one round of "
-            "anchor, update; use schedule: offline"
         )

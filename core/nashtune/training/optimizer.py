@@ -31,7 +31,36 @@ def learning_rate_factor(step: int, *, total: int, warmup_steps: int, decay: str
     return 1.0
 
 
-def configure(spec: OptimizerSpec, parameters: Iterable[Parameter], total_steps: int) -> dict[str, Any]:
+class LearningRate:
+    """The learning-rate schedule of the update in progress: a game begins a new one with each update.
+
+    Args:
+        spec: Optimiser settings.
+        total: Optimiser steps of the update that comes first.
+
+    Attributes:
+        start: Optimiser steps of the run that were done when the update began.
+        total: Optimiser steps of the update.
+    """
+
+    def __init__(self, spec: OptimizerSpec, total: int) -> None:
+        self._spec = spec
+        self.start = 0
+        self.total = total
+
+    def factor(self, step: int) -> float:
+        """What the peak learning rate is multiplied by after `step` optimiser steps of the run."""
+        warmup = self._spec.warmup_steps(self.total)
+        return learning_rate_factor(step - self.start, total=self.total, warmup_steps=warmup, decay=self._spec.decay)
+
+    def begin(self, optimizer: torch.optim.Optimizer) -> None:
+        """A new update: the optimiser forgets its moments, and warm-up and decay begin anew."""
+        optimizer.state.clear()
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * self.factor(self.start)
+
+
+def configure(spec: OptimizerSpec, parameters: Iterable[Parameter], rate: LearningRate) -> dict[str, Any]:
     """What `configure_optimizers` returns: the optimiser over trainable parameters and a per-step schedule."""
     trained = [p for p in parameters if p.requires_grad]
     optimizer: torch.optim.Optimizer
@@ -40,8 +69,5 @@ def configure(spec: OptimizerSpec, parameters: Iterable[Parameter], total_steps:
     else:
         betas = (float(spec.betas[0]), float(spec.betas[1]))
         optimizer = torch.optim.AdamW(trained, lr=spec.lr, betas=betas, weight_decay=spec.weight_decay)
-    warmup = spec.warmup_steps(total_steps)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, total=total_steps, warmup_steps=warmup, decay=spec.decay)
-    )
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate.factor)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

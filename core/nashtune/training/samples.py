@@ -15,6 +15,7 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from nashtune.data.collate import completion_batch
+from nashtune.interfaces import Surroundings
 from nashtune.kl.estimators import sampled_kl
 from nashtune.samplers.policy import PolicySampler
 from nashtune.training.run_folder import write_json
@@ -96,10 +97,7 @@ class Samples(Callback):
     ) -> tuple[list[str], list[tuple[list[int], list[int]]]]:
         tokenizer: Any = module.data.tokenizer
         sampler = PolicySampler(max_new_tokens=self.settings.max_new_tokens, temperature=self.settings.temperature)
-        sampler.bind(module.policy.model, tokenizer)
-        was_training = module.policy.model.training
-        module.policy.model.eval()
+        sampler.attach(Surroundings(policy=module.policy, tokenizer=tokenizer))
         drawn = sampler.sample(prompts, 1, seed=self._seed)
-        module.policy.model.train(was_training)
         texts = [tokenizer.decode(c.token_ids, skip_special_tokens=True).strip() for c in drawn]
         return texts, [(prompts[c.prompt], list(c.token_ids)) for c in drawn]

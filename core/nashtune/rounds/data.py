@@ -1,0 +1,161 @@
+"""The data module of a game: prompts come from the run's data section, and its rounds make the training rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
+
+from nashtune.rounds.loader import GameLoader
+from nashtune.rounds.order import WindowOrder
+from nashtune.rounds.runner import Work, updates
+from nashtune.rounds.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nashtune.data.module import PreferenceData
+    from nashtune.training.module import AlignmentModule
+
+
+class GameData(LightningDataModule):
+    """Stands in for `PreferenceData` while a game is trained.
+
+    Args:
+        prompts: The run's data, with prompts read.
+        table: Makes the game's objects once the policy is loaded.
+        epochs: Passes over a round's rows in each update.
+        accumulate: Micro-batches of an optimiser step.
+        length: Micro-batches of the whole run, at most.
+        seed: The run's.
+    """
+
+    def __init__(
+        self,
+        prompts: PreferenceData,
+        table: Callable[[], Table],
+        *,
+        epochs: int,
+        accumulate: int,
+        length: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self._prompts = prompts
+        self._make_table = table
+        self._table: Table | None = None
+        self._epochs = epochs
+        self._accumulate = accumulate
+        self._length = length
+        self._seed = seed
+        self._loader: GameLoader | None = None
+        self._averages: Mapping[str, Any] = {}
+
+    @property
+    def tokenizer(self) -> Any:
+        """The policy's."""
+        return self._prompts.tokenizer
+
+    @property
+    def reports(self) -> Mapping[str, Any]:
+        """What was read, by split."""
+        return self._prompts.reports
+
+    def sample_prompts(self, n: int) -> list[tuple[str, list[int]]]:
+        """The first `n` different held-out prompts, as text and as token ids."""
+        return self._prompts.sample_prompts(n)
+
+    @property
+    def table(self) -> Table:
+        """The game's objects; made at the first call, when the policy is loaded."""
+        if self._table is None:
+            self._table = self._make_table()
+            self._table.averages.update(self._averages)
+        return self._table
+
+    def train_dataloader(self) -> GameLoader:
+        """One loader for the whole run."""
+        trainer: Any = self.trainer
+        if self._loader is None:
+            progress = trainer.fit_loop.epoch_loop.batch_progress
+            self._loader = GameLoader(
+                self._works,
+                self._order,
+                length=self._length,
+                begin=self._begin,
+                processed=lambda: progress.total.processed,
+                identity={
+                    "fingerprint": self._prompts.fingerprint("train"),
+                    "seed": self._seed,
+                    "global_batch_size": self._prompts.batch_size,
+                    "accumulate": self._accumulate,
+                    "epochs": self._epochs,
+                },
+            )
+        return self._loader
+
+    def _works(self, done: int) -> Any:
+        return updates(self.table, self._module.objective.references, done)
+
+    def _order(self, size: int) -> WindowOrder:
+        return WindowOrder(
+            size=size,
+            batch_size=self._prompts.batch_size,
+            accumulate=self._accumulate,
+            epochs=self._epochs,
+            seed=self._seed,
+        )
+
+    @property
+    def _module(self) -> AlignmentModule:
+        return cast("AlignmentModule", cast(Any, self.trainer).lightning_module)
+
+    def _begin(self, work: Work, order: WindowOrder, *, fresh: bool, started: int | None) -> int:
+        """See `nashtune.rounds.loader.Begin`."""
+        trainer: Any = self.trainer
+        module, phase = self._module, work.phase
+        module.objective.round, module.objective.scale = work.round, phase.step_scale
+        self.table.progress.phase(f"update {phase.name}", order.steps, "steps")
+        began = trainer.global_step if started is None else started
+        if fresh and phase.start is not None:
+            self.table.load(phase.start)
+        if phase.reset:
+            module.rate.start, module.rate.total = began, order.steps
+            if fresh:
+                module.rate.begin(trainer.optimizers[0])
+        return began
+
+    def window_size(self, batch_idx: int, accumulate: int) -> float:
+        """Rows of the optimiser step that the micro-batch in training belongs to."""
+        assert self._loader is not None
+        return self._loader.window_size()
+
+    def where(self, split: str, row: int) -> str:
+        """Place of a row of the update in progress."""
+        assert self._loader is not None
+        return self._loader.where(row)
+
+    def checkpoint_is_due(self) -> bool:
+        """Whether an update is over whose result the next phases replace, or the last one of the run."""
+        if self._loader is None or not self._loader.at_end():
+            return False
+        return not self.table.keeps_live_weights or self._loader.number() + 1 == self.table.updates
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where in the game a checkpoint was made, and weights that are in no snapshot."""
+        state: dict[str, Any] = {
+            "fingerprints": {split: self._prompts.fingerprint(split) for split in self._prompts.reports}
+        }
+        if self._loader is not None:
+            state["game"] = self._loader.state_dict()
+        if self._table is not None:
+            state["averages"] = dict(self._table.averages)
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on with the game where the checkpoint was made."""
+        self._averages = state_dict.get("averages", {})
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self.train_dataloader().load_state_dict(state_dict["game"])

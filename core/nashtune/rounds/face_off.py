@@ -1,0 +1,139 @@
+"""The end of a game: its start and every round's policy answer the same held-out prompts, and the oracle compares them.
+
+Legend: S = answers of one policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table as Printed
+
+from nashtune.data.collate import completion_batch
+from nashtune.data.prompts import PromptRow
+from nashtune.evaluation.win_rates import WinRates, win_rates
+from nashtune.interfaces import Completion, Surroundings
+from nashtune.interfaces.schedule import START
+from nashtune.kl.estimators import sampled_kl
+from nashtune.models.mode import frozen_mode
+from nashtune.oracles.compare import probabilities
+from nashtune.rounds.table import Table
+from nashtune.samplers.policy import PolicySampler
+from nashtune.training.journal import Journal
+from nashtune.training.journal_records import completions_name, read_completions, write_completions
+from nashtune.training.samples import SampleSettings
+
+LIVE = "now"  # the live weights, where the run was stopped before its last round was over
+
+
+@dataclass(frozen=True)
+class FaceOff:
+    """What came of it.
+
+    Args:
+        win_rates: Of every policy against every other; None where there is no oracle to ask.
+        kl: Of each policy from the start: {"k1", "k3"} in nats per answer, estimated on its own answers.
+        answers: Per prompt, what the start and the last policy answered.
+    """
+
+    win_rates: WinRates | None
+    kl: dict[str, dict[str, float]]
+    answers: list[dict[str, str]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the report."""
+        return {**(self.win_rates.as_dict() if self.win_rates else {}), "kl_from_start": self.kl}
+
+    def table(self) -> Printed:
+        """KL from the start, for people; the win rates have a table of their own."""
+        table = Printed("policy", "k1", "k3", title="KL divergence from the start, nats per answer")
+        for name, values in self.kl.items():
+            table.add_row(name, f"{values['k1']:.3g}", f"{values['k3']:.3g}")
+        return table
+
+
+def face_off(table: Table, prompts: Sequence[PromptRow], folder: Path, settings: SampleSettings) -> FaceOff | None:
+    """Sample, score and compare; None where there are no held-out prompts or no policy to compare.
+
+    The live weights are the run's result before and after. Answers are kept in RUN_DIR/answers, so that a run that was
+    killed here samples none of them again.
+
+    Args:
+        table: The game.
+        prompts: Held-out prompts.
+        folder: Run folder.
+        settings: How many prompts, and how long and how random the answers.
+    """
+    chosen = prompts[: settings.prompts]
+    names = [START, *(one.policy for one in table.rounds if one.policy is not None and table.bank.has(one.policy))]
+    if table.keeps_live_weights or (table.rounds[-1].policy or "") not in names:
+        names.append(LIVE)
+    if not chosen:
+        return None
+    live = {key: weight.cpu().clone() for key, weight in table.policy.trainable_state_dict().items()}
+    journal = Journal(folder / "answers")
+    table.progress.round(0, 0)
+    texts: dict[str, list[str]] = {}
+    kl: dict[str, dict[str, float]] = {}
+    drawn: dict[str, list[Completion]] = {}
+    for number, name in enumerate(names, start=1):
+        table.policy.load_trainable_state_dict(live)
+        if name != LIVE:
+            table.load(name)
+        drawn[name], texts[name] = _answers(table, journal, number, name, chosen, settings)
+        own_S = _logprobs(table, chosen, drawn[name])
+        if name != START and settings.temperature == 1.0:
+            table.load(START)
+            k1, k3 = sampled_kl(own_S, _logprobs(table, chosen, drawn[name]))
+            kl[name] = {"k1": k1, "k3": k3}
+    table.policy.load_trainable_state_dict(live)
+    compared = _compare(table, chosen, texts)
+    table.progress.close()
+    return FaceOff(
+        compared,
+        kl,
+        [
+            {"prompt": row.prompt_text, "before": before, "after": after}
+            for row, before, after in zip(chosen, texts[START], texts[names[-1]], strict=True)
+        ],
+    )
+
+
+def _answers(
+    table: Table, journal: Journal, number: int, name: str, prompts: Sequence[PromptRow], settings: SampleSettings
+) -> tuple[list[Completion], list[str]]:
+    if not journal.has(number, completions_name("policy", 0)):
+        table.progress.phase(f"answers of {name}", len(prompts), "prompts")
+        sampler = PolicySampler(completions=1, max_new_tokens=settings.max_new_tokens, temperature=settings.temperature)
+        sampler.attach(Surroundings(policy=table.policy, tokenizer=table.tokenizer))
+        sampler.sync(name)
+        with table.autocast():
+            found = sampler.sample([row.prompt_ids for row in prompts], 1, seed=table.seed)
+        said = [table.tokenizer.decode(one.token_ids, skip_special_tokens=True).strip() for one in found]
+        write_completions(journal, number, "policy", 0, found, said)
+        table.progress.advance(len(prompts))
+    return read_completions(journal, number, "policy", 0)
+
+
+def _logprobs(table: Table, prompts: Sequence[PromptRow], drawn: Sequence[Completion]) -> torch.Tensor:
+    """Summed log-probs of the answers under the live weights (S,)."""
+    batch = completion_batch([(prompts[one.prompt].prompt_ids, one.token_ids) for one in drawn]).to(table.policy.device)
+    with frozen_mode(table.policy.loaded()), table.autocast():
+        return table.policy.logprobs(batch, table.engine).sums
+
+
+def _compare(table: Table, prompts: Sequence[PromptRow], texts: dict[str, list[str]]) -> WinRates | None:
+    oracle = table.oracle
+    if oracle is None or len(texts) < 2:
+        return None
+    table.progress.phase("win rates", None)
+    return win_rates(
+        [row.prompt for row in prompts],
+        texts,
+        lambda about, first, second: probabilities(oracle, about, first, second),
+        seed=table.seed,
+    )

@@ -1,0 +1,81 @@
+"""Executes a schedule's phases on a language model, up to each update; the trainer does the updates.
+
+Everything a phase makes is in the journal or in the snapshot bank before the next phase begins, and a phase that finds
+its result there does nothing. So a run that was killed anywhere goes through the same phases again and repeats none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from nashtune.data.prompts import round_prompts
+from nashtune.interfaces import Reference
+from nashtune.interfaces.schedule import START, Anchor, Collect, Judge, Pair, Snapshot, Update
+from nashtune.rounds.anchor import anchor
+from nashtune.rounds.collect import collect
+from nashtune.rounds.judge import judge, pair
+from nashtune.rounds.load import load_rows
+from nashtune.rounds.rows import Rows
+from nashtune.rounds.table import Table
+
+
+@dataclass(frozen=True)
+class Work:
+    """One update to be done.
+
+    Args:
+        number: Of the update over the whole run, from 0.
+        round: From 1.
+        phase: What the schedule says of it.
+        rows: What it trains on.
+    """
+
+    number: int
+    round: int
+    phase: Update
+    rows: Rows
+
+
+def updates(table: Table, references: Mapping[str, Reference], done: int) -> Iterator[Work]:
+    """Run phases and yield updates, from number `done` on; what follows a yield runs when the update is over.
+
+    Args:
+        table: The game.
+        references: The spec's; anchored ones get their log-probs before each update.
+        done: Updates that are over already. The live weights are those after them (or in the middle of the next one).
+    """
+    if not table.bank.has(START):
+        table.bank.save(START, table.policy)
+    number = 0
+    for t, declared in enumerate(table.rounds, start=1):
+        table.progress.round(t, len(table.rounds))
+        numbers = round_prompts(len(table.prompts), len(table.rounds), table.prompts_per_round, table.seed, t)
+        rows: Rows | None = None
+        for phase in declared.phases:
+            if isinstance(phase, Update):
+                if number >= done:
+                    rows = load_rows(table, t, numbers) if rows is None else rows
+                    yield Work(number, t, phase, rows)
+                number += 1
+            elif isinstance(phase, Snapshot):
+                if number >= done:
+                    _snapshot(table, phase)
+            elif isinstance(phase, Collect):
+                collect(table, t, phase, numbers, phase.policy or f"update@{number}")
+            elif isinstance(phase, Judge):
+                judge(table, t, numbers)
+            elif isinstance(phase, Pair):
+                pair(table, t, numbers)
+            elif number >= done:
+                assert isinstance(phase, Anchor)
+                rows = load_rows(table, t, numbers) if rows is None else rows
+                anchor(table, t, phase, rows, references, number)
+
+
+def _snapshot(table: Table, phase: Snapshot) -> None:
+    if phase.average is not None:
+        if phase.name not in table.averages:
+            table.average(phase.name, dict(phase.average))
+    elif not table.bank.has(phase.name):
+        table.bank.save(phase.name, table.policy)

@@ -1,0 +1,126 @@
+"""What a game is played with: policy, sampler, oracle, pairing, prompts, and what is kept on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from nashtune.data.prompts import PromptRow
+from nashtune.interfaces import LogProbEngine, Loss, Oracle, Pairing, Sampler
+from nashtune.interfaces.schedule import Round, Update
+from nashtune.models.policy import HFPolicy
+from nashtune.models.snapshots import SnapshotBank
+from nashtune.training.journal import Journal
+from nashtune.training.progress import Progress
+
+PART = 64  # prompts of a journal file: as many are sampled and judged again after a kill in the middle of a phase
+
+
+@dataclass(kw_only=True)
+class Table:
+    """One game's objects.
+
+    Args:
+        rounds: What the schedule declares.
+        loss: The spec's.
+        policy: Loaded, on its device.
+        tokenizer: The policy's.
+        engine: Log-prob engine.
+        sampler: Attached.
+        oracle: None where the sampler replays a journal with its judgements.
+        pairing: None where the schedule trains on rollouts.
+        prompts: All training prompts.
+        prompts_per_round: None splits them evenly over the rounds.
+        bank: Snapshots on disk.
+        journal: What phases made, on disk.
+        progress: Who shows it.
+        seed: The run's.
+        soft_labels: Whether the loss gets P(y_w > y_l) instead of a certain label.
+        batch_size: Sequences of a scoring pass.
+        autocast: The precision context that training steps run under.
+        averages: Averaged weights by snapshot name, in memory; they travel in checkpoints.
+    """
+
+    rounds: Sequence[Round]
+    loss: Loss
+    policy: HFPolicy
+    tokenizer: Any
+    engine: LogProbEngine
+    sampler: Sampler
+    oracle: Oracle | None
+    pairing: Pairing | None
+    prompts: Sequence[PromptRow]
+    prompts_per_round: int | None
+    bank: SnapshotBank
+    journal: Journal
+    progress: Progress
+    seed: int
+    soft_labels: bool
+    batch_size: int
+    autocast: Callable[[], AbstractContextManager[Any]]
+    averages: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    @property
+    def keeps_live_weights(self) -> bool:
+        """Whether an update goes on with the live weights, so that no phase may lose them."""
+        return any(phase.start is None for phase in self._updates())
+
+    @property
+    def updates(self) -> int:
+        """Updates of the whole run."""
+        return len(self._updates())
+
+    def _updates(self) -> list[Update]:
+        return [phase for one in self.rounds for phase in one.phases if isinstance(phase, Update)]
+
+    def load(self, name: str) -> None:
+        """Set the live weights to a snapshot."""
+        if name in self.averages:
+            self.policy.load_trainable_state_dict(self.averages[name])
+        else:
+            self.bank.load(name, self.policy)
+
+    @contextmanager
+    def weights(self, name: str | None) -> Iterator[None]:
+        """The live weights are a snapshot's inside; None leaves them as they are."""
+        if name is None:
+            yield
+            return
+        kept = self._copy() if self.keeps_live_weights else None
+        self.load(name)
+        try:
+            yield
+        finally:
+            if kept is not None:
+                self.policy.load_trainable_state_dict(kept)
+
+    def average(self, name: str, of: dict[str, float]) -> None:
+        """Keep a weighted mean of weights under a name, and forget the averages it was made of."""
+        live = self.policy.trainable_state_dict()
+        total: dict[str, Tensor] = {}
+        for source, share in of.items():
+            weights = live if source == "live" else self._state(source)
+            for key, weight in weights.items():
+                part = weight.float().cpu() * share
+                total[key] = total[key] + part if key in total else part
+        for source in of:
+            self.averages.pop(source, None)
+        self.averages[name] = {key: weight.to(live[key].dtype) for key, weight in total.items()}
+
+    def _state(self, name: str) -> dict[str, Tensor]:
+        if name in self.averages:
+            return self.averages[name]
+        with self.weights(name):
+            return self._copy()
+
+    def _copy(self) -> dict[str, Tensor]:
+        return {key: weight.cpu().clone() for key, weight in self.policy.trainable_state_dict().items()}
+
+
+def parts(numbers: Sequence[int]) -> list[Sequence[int]]:
+    """The numbers of a round's prompts in groups that are journalled together."""
+    return [numbers[i : i + PART] for i in range(0, len(numbers), PART)]

@@ -1,0 +1,64 @@
+"""The end of a run: report, picture, exported model, final table."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Trainer
+from rich.console import Console
+
+from nashtune.evaluation.report import draw_curves, print_report, read_metrics
+from nashtune.evaluation.win_rates_plot import draw_win_rates
+from nashtune.rounds.face_off import face_off
+from nashtune.rounds.summary import summaries
+from nashtune.training.export import export_policy, model_card
+from nashtune.training.run_folder import write_json
+from nashtune.training.samples import Samples
+from nashtune.training.throughput import Throughput
+
+if TYPE_CHECKING:
+    from nashtune.cli.lightning import NashtuneCLI
+    from nashtune.cli.session import Session
+    from nashtune.rounds.data import GameData
+
+
+def finish(
+    cli: NashtuneCLI,
+    session: Session,
+    trainer: Trainer,
+    folder: Path,
+    samples: Samples,
+    throughput: Throughput,
+    console: Console,
+    game: GameData | None,
+) -> None:
+    """Report, picture, export, final table."""
+    metrics = read_metrics(folder)
+    controller = cli.model.kl.state_dict() if cli.model.kl else {}
+    report: dict[str, Any] = {
+        "spec": session.spec.name,
+        "steps": trainer.global_step,
+        "held_out": cli.model.held_out,
+        "sampled_kl": samples.kl,
+        "beta": controller.get("beta", metrics.last("train/beta")),
+        "throughput": throughput.summary(),
+        "data": {split: report.as_dict() for split, report in cli.datamodule.reports.items()},
+    }
+    answers = samples.answers
+    if game is not None:
+        report["rounds"] = summaries(game.table, metrics)
+        console.print(print_rounds(report["rounds"]))
+        result = face_off(game.table, cli.datamodule.prompts("validation"), folder, samples.settings)
+        if result is not None:
+            report["win_rates"], answers = result.as_dict(), result.answers
+            if result.win_rates is not None:
+                console.print(result.win_rates.table())
+                draw_win_rates(result.win_rates, folder / "win_rates.png", title=f"{session.spec.name}: win rates")
+            console.print(result.table())
+    write_json(folder / "report.json", report)
+    draw_curves(metrics, folder / "curves.png", title=f"{session.spec.name}: {session.spec.about.get('title', '')}")
+    shutil.rmtree(folder / "export", ignore_errors=True)  # of an earlier, shorter part of this same run
+    export_policy(cli.model.policy, folder / "export", model_card(cli.plain, report))
+    print_report(report, answers[: samples.settings.show], folder, console)

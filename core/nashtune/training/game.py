@@ -1,0 +1,156 @@
+"""Puts a game together: spec and run settings in, the objects that its rounds are played with out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from nashtune.data.prompts import round_prompts
+from nashtune.errors import InputError
+from nashtune.interfaces import Oracle, Pairing, RewardOracle, Sampler, Surroundings
+from nashtune.interfaces.schedule import Update
+from nashtune.models.snapshots import SnapshotBank
+from nashtune.rounds.data import GameData
+from nashtune.rounds.order import WindowOrder
+from nashtune.rounds.table import Table
+from nashtune.spec.resolve import build
+from nashtune.training.journal import Journal
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+    from nashtune.data.module import PreferenceData
+    from nashtune.models.policy import HFPolicy
+    from nashtune.training.module import AlignmentModule
+    from nashtune.training.progress import Progress
+
+
+class Game:
+    """A spec's game, before and after its policy is loaded.
+
+    Args:
+        module: The module that trains it.
+        data: The run's prompts.
+        folder: The run folder.
+        seed: The run's.
+        epochs: Passes over a round's rows in each update.
+        accumulate: Micro-batches of an optimiser step.
+    """
+
+    def __init__(
+        self, module: AlignmentModule, data: PreferenceData, *, folder: Path, seed: int, epochs: int, accumulate: int
+    ) -> None:
+        spec = module.spec
+        assert spec.sampler is not None, "the cross-check demands a sampler for a schedule that reads it"
+        self.sampler = cast(Sampler, build(spec.sampler))
+        self.oracle = cast(Oracle, build(spec.oracle)) if spec.oracle else None
+        self.pairing = cast(Pairing, build(spec.pairing)) if spec.pairing else None
+        self.folder = folder
+        self._module, self._prompts = module, data
+        self._seed, self._epochs, self._accumulate = seed, epochs, accumulate
+        self.progress: Progress | None = None
+
+    def prepare(self) -> None:
+        """Look at what the game needs from outside, before the policy's weights are loaded.
+
+        Raises:
+            InputError: the oracle cannot work, or was not chosen.
+        """
+        if self.oracle is not None:
+            self.oracle.prepare()
+
+    def orders(self) -> list[WindowOrder]:
+        """The micro-batches of each update of the run, at most."""
+        rounds = self._module.schedule.rounds()
+        n = self.sampler.completions
+        each = n if self.pairing is None else self.pairing.most(n)[1]
+        prompts, per_round = len(self._prompts.prompts("train")), self._prompts.prompts_per_round
+        return [
+            WindowOrder(
+                size=len(round_prompts(prompts, len(rounds), per_round, self._seed, t)) * each,
+                batch_size=self._prompts.batch_size,
+                accumulate=self._accumulate,
+                epochs=self._epochs,
+                seed=self._seed,
+            )
+            for t, one in enumerate(rounds, start=1)
+            for phase in one.phases
+            if isinstance(phase, Update)
+        ]
+
+    def data(self, trainer: Callable[[], Trainer], progress: Progress) -> GameData:
+        """The data module that Lightning gets."""
+        self.progress = progress
+        orders = self.orders()
+        self._module.planned_steps = sum(order.steps for order in orders)
+        return GameData(
+            self._prompts,
+            lambda: self.table(trainer(), progress),
+            epochs=self._epochs,
+            accumulate=self._accumulate,
+            length=sum(map(len, orders)),
+            seed=self._seed,
+        )
+
+    def table(self, trainer: Trainer, progress: Progress) -> Table:
+        """What the rounds are played with; the policy is loaded by now."""
+        module, policy = self._module, self._module.policy
+        tokenizer = self._prompts.tokenizer
+        self.sampler.attach(
+            Surroundings(
+                policy=policy,
+                tokenizer=tokenizer,
+                start_logits=start_logits(policy) if self.sampler.mixes else None,
+                score=self._score(tokenizer) if self.sampler.selects else None,
+                run_dir=str(self.folder),
+            )
+        )
+        return Table(
+            rounds=module.schedule.rounds(),
+            loss=module.loss,
+            policy=policy,
+            tokenizer=tokenizer,
+            engine=module.engine,
+            sampler=self.sampler,
+            oracle=self.oracle,
+            pairing=self.pairing,
+            prompts=self._prompts.prompts("train"),
+            prompts_per_round=self._prompts.prompts_per_round,
+            bank=SnapshotBank(self.folder / "snapshots"),
+            journal=Journal(self.folder / "journal"),
+            progress=progress,
+            seed=self._seed,
+            soft_labels=self._prompts.labels == "soft",
+            batch_size=self._prompts.eval_batch_size,
+            autocast=trainer.precision_plugin.forward_context,
+        )
+
+    def _score(self, tokenizer: Any) -> Callable[[Sequence[int], Sequence[Sequence[int]]], list[float]]:
+        oracle = self.oracle
+        if not isinstance(oracle, RewardOracle):
+            raise InputError(
+                "spec.sampler: it chooses among completions by their scores, and the oracle compares pairs; use an "
+                "oracle that scores, such as --spec.oracle rules"
+            )
+        prompts = {tuple(row.prompt_ids): row.prompt for row in self._prompts.prompts("train")}
+
+        def score(prompt_ids: Sequence[int], completions: Sequence[Sequence[int]]) -> list[float]:
+            texts = [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in completions]
+            return cast("list[float]", oracle.score([prompts[tuple(prompt_ids)]] * len(texts), texts).mean.tolist())
+
+        return score
+
+
+def start_logits(policy: HFPolicy) -> tuple[Any, Callable[[], AbstractContextManager[Any]]]:
+    """A model that is the policy at its start, and the context in which it is.
+
+    With a fresh LoRA adapter that is the live model with the adapter off (peft's `get_base_model()` would keep the LoRA
+    layers active). Otherwise it is a second model, read anew: in a resumed run the live one holds other weights.
+    """
+    if policy.adapter == "fresh":
+        model = policy.loaded()
+        return model, model.disable_adapter
+    model = policy.starting_model().model.requires_grad_(False).eval().to(policy.device)
+    return model, nullcontext

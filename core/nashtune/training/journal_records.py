@@ -1,0 +1,188 @@
+"""What a game keeps in its journal, with types: completions, judgements, scores and pairs.
+
+Numbers are kept as float64, so that what a resumed run reads is bit for bit what an uninterrupted one has in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from nashtune.interfaces.pairing import Paired
+from nashtune.interfaces.sampler import Completion
+from nashtune.interfaces.schedule import Role
+from nashtune.training.journal import Journal
+
+PAIRS = "pairs"
+DROPPED = "dropped"
+
+TYPES = {
+    "prompt": pa.int32(),
+    "k": pa.int32(),
+    "token_ids": pa.list_(pa.int32()),
+    "token_logp": pa.list_(pa.float64()),
+    "finish": pa.string(),
+    "kept_mass": pa.list_(pa.float64()),
+    "version": pa.string(),
+    "text": pa.string(),
+    "first": pa.int32(),
+    "second": pa.int32(),
+    "p": pa.float64(),
+    "role": pa.string(),
+    "mean": pa.float64(),
+    "variance": pa.float64(),
+    "chosen": pa.int32(),
+    "rejected": pa.int32(),
+    "p_chosen": pa.float64(),
+    "win_rate_chosen": pa.float64(),
+    "win_rate_rejected": pa.float64(),
+    "reason": pa.string(),
+    "count": pa.int64(),
+}
+"""Type of each column, in every table that has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """One answer of a preference oracle.
+
+    Args:
+        prompt: Number of the prompt in the whole prompt set.
+        first: Which of its completions (k) came first.
+        second: Which came second; in a game with an opponent, which of the opponent's.
+        p: P(first > second), in [0, 1]; NaN where the oracle gave no answer.
+    """
+
+    prompt: int
+    first: int
+    second: int
+    p: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One answer of a reward oracle.
+
+    Args:
+        prompt: Number of the prompt in the whole prompt set.
+        role: Whose completion.
+        k: Which of the prompt's completions.
+        mean: Reward, in the oracle's units.
+        variance: Of the reward, where the oracle knows it.
+    """
+
+    prompt: int
+    role: Role
+    k: int
+    mean: float
+    variance: float | None = None
+
+
+def completions_name(role: Role, part: int) -> str:
+    """Name of a part of a role's completions."""
+    return f"completions-{role}-{part:04d}"
+
+
+def judgements_name(part: int) -> str:
+    """Name of a part of the judgements."""
+    return f"judgements-{part:04d}"
+
+
+def scores_name(part: int) -> str:
+    """Name of a part of the scores."""
+    return f"scores-{part:04d}"
+
+
+def write_completions(
+    journal: Journal, round: int, role: Role, part: int, completions: Sequence[Completion], texts: Sequence[str]
+) -> None:
+    """Finishes a part of the completions.
+
+    Args:
+        journal: The run's.
+        round: From 1.
+        role: Who drew them.
+        part: Number of the part.
+        completions: `Completion.prompt` is the number of the prompt in the whole prompt set.
+        texts: Their decoded texts, as the oracle reads them.
+    """
+    columns = _columns(Completion, completions)
+    journal.write_table(round, completions_name(role, part), {**columns, "text": _column("text", texts)})
+
+
+def read_completions(journal: Journal, round: int, role: Role, part: int) -> tuple[list[Completion], list[str]]:
+    """Completions and their texts."""
+    columns = journal.read_table(round, completions_name(role, part))
+    texts = columns.pop("text")
+    for name in ("token_ids", "token_logp", "kept_mass"):
+        columns[name] = [tuple(values) for values in columns[name]]
+    return _records(Completion, columns), texts
+
+
+def write_judgements(journal: Journal, round: int, part: int, rows: Sequence[Judgement]) -> None:
+    """Finishes a part of the judgements."""
+    journal.write_table(round, judgements_name(part), _columns(Judgement, rows))
+
+
+def read_judgements(journal: Journal, round: int, part: int) -> list[Judgement]:
+    """A part of the judgements."""
+    return _records(Judgement, journal.read_table(round, judgements_name(part)))
+
+
+def write_scores(journal: Journal, round: int, part: int, rows: Sequence[Score]) -> None:
+    """Finishes a part of the scores."""
+    journal.write_table(round, scores_name(part), _columns(Score, rows))
+
+
+def read_scores(journal: Journal, round: int, part: int) -> list[Score]:
+    """A part of the scores."""
+    return _records(Score, journal.read_table(round, scores_name(part)))
+
+
+def write_pairs(journal: Journal, round: int, rows: Sequence[tuple[int, Paired]], dropped: Mapping[str, int]) -> None:
+    """Finishes the pairs of a round; once `pairs` is finished, so is `dropped`.
+
+    Args:
+        journal: The run's.
+        round: From 1.
+        rows: Number of the prompt in the whole prompt set, and the pair.
+        dropped: Why other pairs were not made, with how many.
+    """
+    counts = sorted(dropped.items())
+    journal.write_table(
+        round,
+        DROPPED,
+        {
+            "reason": _column("reason", [reason for reason, _ in counts]),
+            "count": _column("count", [count for _, count in counts]),
+        },
+    )
+    prompts = _column("prompt", [prompt for prompt, _ in rows])
+    journal.write_table(round, PAIRS, {"prompt": prompts, **_columns(Paired, [pair for _, pair in rows])})
+
+
+def read_pairs(journal: Journal, round: int) -> tuple[list[tuple[int, Paired]], dict[str, int]]:
+    """The pairs of a round, and why others were not made."""
+    counts = journal.read_table(round, DROPPED)
+    columns = journal.read_table(round, PAIRS)
+    prompts = columns.pop("prompt")
+    dropped = dict(zip(counts["reason"], counts["count"], strict=True))
+    return list(zip(prompts, _records(Paired, columns), strict=True)), dropped
+
+
+Record = TypeVar("Record", Completion, Judgement, Score, Paired)
+
+
+def _column(name: str, values: Sequence[Any]) -> Any:
+    return pa.array(values, type=TYPES[name])
+
+
+def _columns(kind: type[Record], rows: Sequence[Record]) -> dict[str, Any]:
+    return {field.name: _column(field.name, [getattr(row, field.name) for row in rows]) for field in fields(kind)}
+
+
+def _records(kind: type[Record], columns: Mapping[str, Sequence[Any]]) -> list[Record]:
+    return [kind(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]

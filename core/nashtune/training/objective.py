@@ -1,0 +1,107 @@
+"""From a micro-batch of token ids to one loss value per row: policy, references, KL controller and loss in a line.
+
+Legend: B = pairs, N = sequences, M = completion tokens, S = rollouts, V = vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+from nashtune.interfaces import (
+    KLController,
+    LogProbEngine,
+    LogProbs,
+    Loss,
+    LossBatch,
+    LossOutput,
+    Reference,
+    Step,
+    TokenBatch,
+)
+from nashtune.kl.estimators import with_token_kl
+from nashtune.logprobs import EngineName, get_engine
+from nashtune.spec.resolve import build
+from nashtune.training.batches import example_batch, pair_batch, rollout_batch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nashtune.models.policy import HFPolicy
+    from nashtune.spec.model import Spec
+
+
+class Objective:
+    """What a spec minimises, on a policy.
+
+    Args:
+        spec: The resolved spec.
+        policy: What is trained.
+        engine: Log-prob engine.
+        mean_over_ranks: Averages a tensor over data-parallel ranks.
+
+    Attributes:
+        loss: The spec's loss.
+        kl: The spec's KL controller, if it has one.
+        references: By name. A plain dict on purpose: a reference is no submodule, so it is in no checkpoint and in no
+            optimiser.
+        round: Round of the game, from 1.
+        scale: Steps of the method that the update in progress takes at once.
+    """
+
+    def __init__(
+        self, spec: Spec, policy: HFPolicy, engine: EngineName, mean_over_ranks: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.loss = cast(Loss, build(spec.loss))
+        self.kl = cast(KLController, build(spec.kl)) if spec.kl else None
+        self.references = {name: cast(Reference, build(c)) for name, c in spec.references.items()}
+        self.engine: LogProbEngine = get_engine(engine)
+        self.round = 1
+        self.scale = 1.0
+        self._policy = policy
+        self._mean_over_ranks = mean_over_ranks
+
+    def evaluate(self, batch: TokenBatch, *, token_kl: bool = False) -> LossOutput:
+        """Loss and metrics of a micro-batch under the current weights.
+
+        Args:
+            batch: Token ids.
+            token_kl: Also measure KL(pi || ref) at every completion token over the whole vocabulary, where `ref`
+                gives logits.
+        """
+        seen, statistics = self._look(batch, token_kl)
+        beta = self.kl.beta(seen) if self.kl is not None else None
+        step = Step(beta=beta, mean_over_ranks=self._mean_over_ranks, round=self.round, scale=self.scale)
+        output = self.loss(seen, step)
+        extra = dict(self.kl.report(seen, beta)) if self.kl is not None and beta is not None else {}
+        if beta is not None:
+            extra.setdefault("beta", beta)
+        if "token_kl" in statistics:
+            own = len(batch) if batch.kind == "examples" else None  # mismatched answers are not the policy's rows
+            extra["kl_to_reference"] = statistics["token_kl"][:own]
+        return LossOutput(
+            values=output.values,
+            reward_chosen=output.reward_chosen,
+            reward_rejected=output.reward_rejected,
+            metrics={**output.metrics, **{name: value.detach() for name, value in extra.items()}},
+        )
+
+    def _look(self, batch: TokenBatch, token_kl: bool) -> tuple[LossBatch, dict[str, Tensor]]:
+        """What the loss sees, and sums of per-token statistics (N,)."""
+        features = self._policy.forward(batch, self.engine)
+        policy = self.engine.logprobs(features, batch)
+        anchors: dict[str, LogProbs] = {}
+        statistics: dict[str, Tensor] = {}
+        wanted = self.kl.statistics if self.kl is not None else ()
+        for name, reference in self.references.items():
+            if name == "ref" and reference.gives_logits and (wanted or token_kl):
+                frozen = reference.forward(batch, self.engine)
+                anchors[name] = self.engine.logprobs(frozen, batch)
+                fn = with_token_kl(self.kl.token_statistics if self.kl and wanted else None, token_kl)
+                statistics = self.engine.statistics(features, frozen, batch, fn)
+            else:
+                anchors[name] = reference.logprobs(batch, self.engine)
+        if batch.kind == "rollouts":
+            return rollout_batch(batch, policy, anchors), statistics
+        make = pair_batch if batch.kind == "pairs" else example_batch
+        return make(batch, policy, anchors, statistics), statistics

@@ -1,0 +1,97 @@
+"""Everything that can be wrong with settings, model files and data, before any weight is loaded."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from nashtune.errors import InputError
+from nashtune.models.preflight import load_tokenizer, preflight
+
+if TYPE_CHECKING:
+    from nashtune.cli.lightning import NashtuneCLI
+
+
+def ready(cli: NashtuneCLI, stage: str, console: Console, *, completion_room: int = 0) -> None:
+    """Check the run and read its data.
+
+    Args:
+        cli: The parsed command.
+        stage: "fit", "validate", "test" or "predict".
+        console: Where the table of rows goes.
+        completion_room: Tokens that a game's sampler may add to a prompt.
+
+    Raises:
+        InputError: what is wrong.
+    """
+    module, trainer = cli.model, cli.plain["trainer"]
+    _settings(cli, stage, trainer)
+    preflight(module.policy.config, references=module.references, template=cli.datamodule.template)
+    tokenizer = load_tokenizer(module.policy.config.path)
+    game = {"completion_room": completion_room} if module.is_game else {}
+    cli.datamodule.bind(
+        tokenizer=tokenizer,
+        rows="prompts" if module.is_game else module.loss.rows,
+        uses_p_chosen=module.loss.uses_p_chosen,
+        seed=int(cli.plain["seed_everything"]),
+        context=_context(cli),
+        **game,
+    )
+    cli.datamodule.setup(stage)
+    if stage == "fit" and not module.is_game:
+        _check_interval(trainer["val_check_interval"], cli.datamodule.steps_per_epoch(1, 1))
+    for report in cli.datamodule.reports.values():
+        console.print(report.table())
+
+
+def _settings(cli: NashtuneCLI, stage: str, trainer: Any) -> None:
+    module = cli.model
+    if module.is_game and stage != "fit":
+        raise InputError(
+            f"nashtune {stage}: the spec '{module.spec.name}' is a game, whose rows come from its own rounds; "
+            f"`nashtune fit` ends with win rates. To measure its policy on preference pairs, give a pairwise spec and "
+            "the exported model: nashtune validate --spec dpo --policy.path RUN_DIR/export"
+        )
+    if str(trainer["precision"]).endswith("-true"):
+        raise InputError(
+            f"trainer.precision: {trainer['precision']} would cast the policy and not its reference; set "
+            "policy.precision (the dtype of all weights), or trainer.precision: bf16-mixed"
+        )
+    if stage == "fit" and module.policy.config.precision == "bf16" and module.policy.config.lora is None:
+        raise InputError(
+            "policy.precision: bf16 with all weights trained: at the learning rates of preference methods nearly every "
+            "update is smaller than bf16 can hold and is lost; use policy.precision: fp32 with trainer.precision: "
+            "bf16-mixed, or policy.lora"
+        )
+    if trainer["accumulate_grad_batches"] < 1:
+        raise InputError(f"trainer.accumulate_grad_batches: {trainer['accumulate_grad_batches']}; it is 1 or more")
+    if not module.is_game:
+        return
+    for name in ("limit_train_batches", "overfit_batches"):
+        if trainer[name] not in (None, 1.0, 0.0) or (name == "limit_train_batches" and trainer[name] == 0.0):
+            raise InputError(
+                f"trainer.{name}: {trainer[name]} would end a game's rounds in the middle; leave it out, and shorten "
+                "the game by --spec.schedule.rounds, --data.prompts_per_round or --trainer.max_steps"
+            )
+    if trainer["max_epochs"] is None or trainer["max_epochs"] < 1:
+        raise InputError(
+            f"trainer.max_epochs: {trainer['max_epochs']}; in a game it is the passes over the rows of each update, 1 "
+            "or more"
+        )
+
+
+def _check_interval(interval: Any, batches: int) -> None:
+    if isinstance(interval, int) and interval > batches:
+        raise InputError(
+            f"trainer.val_check_interval: {interval}, but an epoch has {batches} "
+            "micro-batches; give a smaller number, or a share of the epoch such as 0.5"
+        )
+
+
+def _context(cli: NashtuneCLI) -> int | None:
+    """Positions that the model was made for, from its config file."""
+    file = cli.model.policy.folder.base / "config.json"
+    found = json.loads(file.read_text(encoding="utf-8")).get("max_position_embeddings")
+    return found if isinstance(found, int) else None
