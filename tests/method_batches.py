@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from game_numbers import LAST, RATED
 from method_numbers import P4
 from nashtune.interfaces import Anchor, Loss, LossOutput, PairBatch, Step
+
+ANCHORS = ("ref", "previous", "aux")
+WIN_RATES = ("win_rate_chosen", "win_rate_rejected")
+# Besides the reference, what losses of games read.
+FOUR = {**RATED, **P4, "aux_chosen": LAST[0], "aux_rejected": LAST[1]}
 
 
 def column(values: Sequence[float], dtype: torch.dtype = torch.float64) -> Tensor:
@@ -17,21 +24,24 @@ def column(values: Sequence[float], dtype: torch.dtype = torch.float64) -> Tenso
 
 def pairs(data: dict[str, list[float]], dtype: torch.dtype = torch.float64, **more: Tensor) -> PairBatch:
     """A batch with gradient from lists by vector name; a missing reference leaves the anchors empty."""
-    anchors = {}
-    if "ref_chosen" in data:
-        anchors["ref"] = Anchor(chosen=column(data["ref_chosen"], dtype), rejected=column(data["ref_rejected"], dtype))
+    anchors = {
+        name: Anchor(chosen=column(data[f"{name}_chosen"], dtype), rejected=column(data[f"{name}_rejected"], dtype))
+        for name in ANCHORS
+        if f"{name}_chosen" in data
+    }
+    more |= {name: column(data[name]) for name in WIN_RATES if name in data}
     return PairBatch(
         policy_chosen=column(data["policy_chosen"], dtype).requires_grad_(),
         policy_rejected=column(data["policy_rejected"], dtype).requires_grad_(),
-        len_chosen=column(data["len_chosen"]).long(),
-        len_rejected=column(data["len_rejected"]).long(),
+        len_chosen=column(data.get("len_chosen", [1] * len(data["policy_chosen"]))).long(),
+        len_rejected=column(data.get("len_rejected", [1] * len(data["policy_chosen"]))).long(),
         anchors=anchors,
         **more,
     )
 
 
 def four(dtype: torch.dtype = torch.float64, **more: Tensor) -> PairBatch:
-    return pairs(P4, dtype, **more)
+    return pairs(FOUR, dtype, **more)
 
 
 def random_data(count: int = 7, seed: int = 0) -> dict[str, list[float]]:
@@ -43,12 +53,18 @@ def random_data(count: int = 7, seed: int = 0) -> dict[str, list[float]]:
         data[f"len_{side}"] = lengths.tolist()
         data[f"policy_{side}"] = policy.tolist()
         data[f"ref_{side}"] = (policy + 3.0 * torch.randn(count, generator=noise, dtype=torch.float64)).tolist()
+    for name in ("previous", "aux"):
+        for side in ("chosen", "rejected"):
+            shift = 3.0 * torch.randn(count, generator=noise, dtype=torch.float64)
+            data[f"{name}_{side}"] = (column(data[f"policy_{side}"]) + shift).tolist()
+    for name in WIN_RATES:
+        data[name] = torch.rand(count, generator=noise, dtype=torch.float64).tolist()
     return data
 
 
-def call(loss: Loss, batch: PairBatch, beta: float | Tensor | None = None) -> LossOutput:
+def call(loss: Loss, batch: PairBatch, beta: float | Tensor | None = None, **step: Any) -> LossOutput:
     scalar = None if beta is None else torch.as_tensor(beta, dtype=batch.policy_chosen.dtype)
-    return loss(batch, Step(beta=scalar))
+    return loss(batch, Step(beta=scalar, **step))
 
 
 def gradients(output: LossOutput, batch: PairBatch) -> tuple[Tensor, Tensor]:
@@ -94,3 +110,41 @@ def assert_output_is_well_formed(loss: Loss, beta: float | None = None) -> None:
         assert output.values.shape == (4,) and output.values.dtype == dtype and output.values.requires_grad
         for value in (output.reward_chosen, output.reward_rejected, *output.metrics.values()):
             assert not value.requires_grad and value.dtype == dtype
+
+
+class Game:
+    """A random preference matrix over n answers, and the population of pairs that a policy `mu` draws."""
+
+    def __init__(self, n: int, seed: int = 0) -> None:
+        self.noise = torch.Generator().manual_seed(seed)
+        draw = torch.rand(n, n, generator=self.noise, dtype=torch.float64)
+        self.prefer = 0.5 + (draw - draw.T) / 2
+        self.mu = self.policy()
+
+    @property
+    def wins(self) -> Tensor:
+        """Win rate of each answer against mu."""
+        return self.prefer @ self.mu.exp()
+
+    def policy(self) -> Tensor:
+        """Log-probs of a random policy."""
+        return torch.randn(len(self.prefer), generator=self.noise, dtype=torch.float64).log_softmax(0)
+
+    def slope(self, loss: Loss, at: Tensor, round: int = 1, **anchors: Tensor) -> Tensor:
+        """Gradient of the population loss: both answers from mu, the label drawn from the preference."""
+        n = len(at)
+        won, lost = (index.flatten() for index in torch.meshgrid(torch.arange(n), torch.arange(n), indexing="ij"))
+        leaf = at.clone().requires_grad_()
+        batch = PairBatch(
+            policy_chosen=leaf[won],
+            policy_rejected=leaf[lost],
+            len_chosen=torch.ones(n * n),
+            len_rejected=torch.ones(n * n),
+            anchors={name: Anchor(chosen=logp[won], rejected=logp[lost]) for name, logp in anchors.items()},
+            p_chosen=self.prefer[won, lost],
+            win_rate_chosen=self.wins[won],
+            win_rate_rejected=self.wins[lost],
+        )
+        weights = 2.0 * self.mu.exp()[won] * self.mu.exp()[lost] * self.prefer[won, lost]
+        (grad,) = torch.autograd.grad((weights * loss(batch, Step(round=round)).values).sum(), leaf)
+        return grad

@@ -34,7 +34,7 @@ import torch
 from jsonargparse.typing import NonNegativeFloat, PositiveFloat
 
 from nashtune.errors import InputError
-from nashtune.interfaces import ExampleBatch, KLController, LossBatch, PairBatch
+from nashtune.interfaces import KLController, LossBatch, PairBatch
 from nashtune.plugins import Component, hookimpl
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class EpsilonDPOController(KLController):
     @torch.no_grad()
     def beta(self, batch: LossBatch) -> Tensor:
         """beta~ of each pair (B,), in the dtype of the log-probs."""
-        if isinstance(batch, ExampleBatch):
+        if not isinstance(batch, PairBatch):
             raise InputError(
                 "kl: epsilon_dpo compares two completions of a prompt; with a loss on single ones use fixed"
             )

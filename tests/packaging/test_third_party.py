@@ -42,7 +42,7 @@ def test_the_good_one_is_listed_with_what_it_brings(plugins):
     ("name", "said"),
     [
         ("broken", ["ModuleNotFoundError: No module named 'a_package_that_is_not_installed'"]),
-        ("duplicate", ["pairing 'best_worst'", "nashtune.pairing.scores:BestWorst", "duplicate_losses:Mine"]),
+        ("duplicate", ["pairing 'best_worst'", "nashtune.pairing.ranked:BestWorst", "duplicate_losses:Mine"]),
         ("too_new", ["loss 'futuristic' needs plugin API 2", "upgrade nashtune"]),
         ("misspelt", ["'nashtune_component' is not a hook", "did you mean 'nashtune_components'?"]),
     ],

@@ -28,7 +28,8 @@ from nashtune.cli.session import Session, prepare
 from nashtune.data.module import PreferenceData
 from nashtune.errors import InputError, nearest
 from nashtune.models.policy import PolicyConfig
-from nashtune.training.fit import evaluate, fit, predict
+from nashtune.training.commands import evaluate, predict
+from nashtune.training.fit import fit
 from nashtune.training.module import AlignmentModule
 from nashtune.training.samples import SampleSettings
 

@@ -33,6 +33,7 @@ THIN: dict[str, str] = {
 
 HEAVY: dict[str, str] = {
     "vectors": "check a spec's loss and gradients against known numbers, in float64",
+    "verify": "run a method on preference matrices, exactly, and measure its distance from equilibrium",
     "export": "save a run's model as a Hugging Face folder with a model card",
 }
 """Commands of ours that import torch."""

@@ -82,11 +82,11 @@ def prepare(subcommand: str, argv: Sequence[str]) -> Session:
 
 
 def _began(run_dir: str | None) -> Path | None:
-    """A game that was stopped before its first checkpoint: its journal is what there is to go on with."""
+    """A game that was stopped before its first checkpoint: its snapshots and journal are what there is to go on with."""
     folder = Path(run_dir) if run_dir is not None else None
     if folder is None or any(folder.glob("checkpoints/step=*.ckpt")):
         return None
-    return folder if (folder / "journal").is_dir() and (folder / "config.yaml").is_file() else None
+    return folder if (folder / "snapshots").is_dir() and (folder / "config.yaml").is_file() else None
 
 
 def _locate(asked: str, run_dir: str | None) -> Path:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
-from nashtune.data.tokenise import TokenRow, shorten
+from nashtune.data.lengths import shorten
+from nashtune.data.tokenise import TokenRow
 from nashtune.interfaces.batch import RowKind, TokenBatch
 
 Ids = Sequence[int]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from jsonargparse.typing import PositiveInt
@@ -11,22 +12,25 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
 from nashtune.data.collate import CollateExamples, collate_pairs
+from nashtune.data.lengths import Limits, Overflow
 from nashtune.data.loader import Collate, RowLoader, TrainLoader
 from nashtune.data.order import BatchOrder
+from nashtune.data.prompt_tokens import tokenise_prompts
+from nashtune.data.prompts import PromptRow, read_prompts
 from nashtune.data.report import TokenisationReport
 from nashtune.data.rows import Labels, RankedPairs, read_rows
+from nashtune.data.serve import DataKind, refusals
 from nashtune.data.template import TemplateName, make_template
-from nashtune.data.tokenise import Limits, Overflow, TokenRow, tokenise
+from nashtune.data.tokenise import TokenRow, tokenise
 from nashtune.errors import InputError
-from nashtune.interfaces.batch import RowKind
 
 
 class PreferenceData(LightningDataModule):
-    """Training and held-out preferences.
+    """Training and held-out preferences; for a game, prompts.
 
     Rows are {prompt, chosen, rejected[, p_chosen]}, {prompt, completion, label} or {prompt, responses[, scores]}; a
-    prompt is a text or a list of messages {role, content}. Files are .jsonl, .jsonl.gz or .parquet;
-    `hub:owner/name[:split]` is a data set by name.
+    game reads the prompt of each, or rows of {prompt} alone. A prompt is a text or a list of messages {role, content}.
+    Files are .jsonl, .jsonl.gz or .parquet; `hub:owner/name[:split]` is a data set by name.
 
     Args:
         train: Rows to train on.
@@ -34,7 +38,7 @@ class PreferenceData(LightningDataModule):
         test: Held-out rows for the test command.
         batch_size: Pairs (or examples) of a micro-batch on one device.
         eval_batch_size: The same for held-out rows; as batch_size when absent.
-        max_length: Longest prompt and completion together, in tokens.
+        max_length: Longest prompt and completion together, in tokens; in a game, prompt and sampler.max_new_tokens.
         max_prompt_length: Longest prompt, in tokens.
         overflow: What to do with longer rows: stop, leave them out, or keep only the end of the prompt. Completions
             are never cut.
@@ -42,6 +46,8 @@ class PreferenceData(LightningDataModule):
         ranked_pairs: Which pairs a row with ranked responses gives.
         template: chat: the tokenizer's chat template. plain: prompt and completion as they are.
         limit: Use only the first rows of each split.
+        prompts_per_round: Prompts of a game's round, fresh ones in each as long as there are any; without it, all
+            prompts are split evenly over the rounds.
     """
 
     def __init__(
@@ -59,6 +65,7 @@ class PreferenceData(LightningDataModule):
         ranked_pairs: RankedPairs = "best_worst",
         template: TemplateName = "chat",
         limit: PositiveInt | None = None,
+        prompts_per_round: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         self.sources = {"train": train, "validation": validation, "test": test}
@@ -69,40 +76,57 @@ class PreferenceData(LightningDataModule):
         self.ranked_pairs: RankedPairs = ranked_pairs
         self.template: TemplateName = template
         self.limit = limit
+        self.prompts_per_round = int(prompts_per_round) if prompts_per_round is not None else None
         self.tokenizer: Any = None
         self.reports: dict[str, TokenisationReport] = {}
         self._rows: dict[str, list[TokenRow]] = {}
+        self._prompts: dict[str, list[PromptRow]] = {}
         self._train_loader: TrainLoader | None = None
-        self._kind: RowKind = "pairs"
+        self._kind: DataKind = "pairs"
         self._seed = 0
+        self._completion_room = 0
 
-    def bind(self, *, tokenizer: Any, rows: RowKind, uses_p_chosen: bool, seed: int) -> None:
+    def bind(
+        self,
+        *,
+        tokenizer: Any,
+        rows: DataKind,
+        uses_p_chosen: bool,
+        seed: int,
+        completion_room: int = 0,
+        context: int | None = None,
+    ) -> None:
         """Say what the data are for; to be called before `setup`.
 
         Args:
             tokenizer: The policy's.
-            rows: What the loss trains on.
+            rows: What the loss trains on, or "prompts" for a game.
             uses_p_chosen: Whether the loss reads soft labels.
             seed: Of the order of rows, >= 0.
+            completion_room: With "prompts", most tokens that the sampler draws behind one (its `max_new_tokens`).
+            context: Tokens that the model can read (`max_position_embeddings`), where its configuration says so.
 
         Raises:
-            InputError: settings that this loss or tokenizer cannot serve.
+            InputError: settings that this loss, sampler or tokenizer cannot serve.
         """
-        if self.labels == "soft" and not uses_p_chosen:
-            raise InputError(
-                "data.labels: soft, but the spec's loss does not read p_chosen; use data.labels: hard, or another loss"
-            )
-        if rows == "examples":
-            for name, size in (("batch_size", self.batch_size), ("eval_batch_size", self.eval_batch_size)):
-                if size < 2:
-                    raise InputError(
-                        f"data.{name}: {size}, but the spec's loss compares each example with another one of its "
-                        "micro-batch; use 2 or more"
-                    )
+        self.limits = replace(self.limits, context=context)
+        for option, problem in refusals(
+            rows,
+            labels=self.labels,
+            uses_p_chosen=uses_p_chosen,
+            ranked_pairs=self.ranked_pairs,
+            prompts_per_round=self.prompts_per_round,
+            sizes={"batch_size": self.batch_size, "eval_batch_size": self.eval_batch_size},
+            max_length=self.limits.max_length,
+            context=context,
+            completion_room=completion_room,
+        ):
+            raise InputError(f"{option}: {problem}")
         make_template(self.template, tokenizer)
         if self.tokenizer is not None:  # bound again, perhaps to another tokenizer: nothing read before counts
-            self.reports, self._rows = {}, {}
+            self.reports, self._rows, self._prompts = {}, {}, {}
         self.tokenizer, self._kind, self._seed = tokenizer, rows, seed
+        self._completion_room = completion_room
 
     def setup(self, stage: str) -> None:
         """Read, check and tokenise the splits of a stage ("fit", "validate", "test" or "predict"), once.
@@ -113,7 +137,7 @@ class PreferenceData(LightningDataModule):
         self._train_loader = None
         splits = self._splits(stage)
         for split in splits:
-            if split not in self._rows:
+            if split not in self.reports:
                 self._read(split)
         if stage == "fit" and "validation" not in splits and self.trainer is not None:
             self.trainer.limit_val_batches = 0  # Lightning warns of an empty loader, and has no way to say "none"
@@ -134,8 +158,14 @@ class PreferenceData(LightningDataModule):
     def _read(self, split: str) -> None:
         source = self.sources[split]
         assert source is not None and self.tokenizer is not None, "bind() comes before setup()"
-        found = read_rows(source, self._kind, self.labels, self.ranked_pairs, self.limit)
         template = make_template(self.template, self.tokenizer)
+        if self._kind == "prompts":
+            asked = read_prompts(source, self.limit)
+            self._prompts[split], self.reports[split] = tokenise_prompts(
+                asked, template, self.limits, completion_room=self._completion_room, split=split
+            )
+            return
+        found = read_rows(source, self._kind, self.labels, self.ranked_pairs, self.limit)
         rows, report = tokenise(found, template, self.limits, soft=self.labels == "soft", split=split)
         self._rows[split], self.reports[split] = rows, report
 
@@ -182,7 +212,7 @@ class PreferenceData(LightningDataModule):
     def _collate(self) -> Collate:
         if self._kind == "pairs":
             return collate_pairs
-        return CollateExamples(self.limits.max_length, self.tokenizer.bos_token_id)
+        return CollateExamples(self.limits.whole, self.tokenizer.bos_token_id)
 
     @property
     def _least(self) -> int:
@@ -232,16 +262,22 @@ class PreferenceData(LightningDataModule):
         return order.rows_between(first, min(first + accumulate, self._per_epoch(order)))
 
     def fingerprint(self, split: str) -> str:
-        """sha256 of a split's token ids and labels."""
+        """sha256 of a split's token ids and labels; in a game, of its prompts."""
         return self.reports[split].fingerprint
 
     def where(self, split: str, row: int) -> str:
-        """`file:line` of a row of a batch."""
-        return self._rows[split][row].where
+        """`file:line` of a row of a batch; in a game, of a prompt."""
+        rows: Sequence[TokenRow | PromptRow] = self.prompts(split) if self._kind == "prompts" else self._rows[split]
+        return rows[row].where
+
+    def prompts(self, split: str) -> list[PromptRow]:
+        """The prompts of a split, in the order of its file; after `bind` with rows="prompts" and `setup`."""
+        return self._prompts[split]
 
     def sample_prompts(self, n: int) -> list[tuple[str, list[int]]]:
         """The first `n` different held-out prompts, as text and as token ids; none without a validation split."""
-        prompts = {row.prompt_ids: row.prompt_text for row in self._rows.get("validation", [])}
+        held_out: Sequence[TokenRow | PromptRow] = self._prompts.get("validation") or self._rows.get("validation", [])
+        prompts = {row.prompt_ids: row.prompt_text for row in held_out}
         return [(text, list(ids)) for ids, text in list(prompts.items())[:n]]
 
     def state_dict(self) -> dict[str, Any]:

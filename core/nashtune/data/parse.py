@@ -106,7 +106,7 @@ def row_format(row: Mapping[str, Any]) -> str:
         return fits[0]
     wanted = "; ".join(f"{form}: {', '.join(names)}" for form, names in COLUMNS.items())
     found = ", ".join(sorted(row)) or "nothing"
-    raise RowError(f"no known columns, found {found}{_misspelt(row, set().union(*own.values()))} ({wanted})")
+    raise RowError(f"no known columns, found {found}{misspelt(row, set().union(*own.values()))} ({wanted})")
 
 
 def likeness(name: str, known: Iterable[str]) -> str | None:
@@ -115,7 +115,8 @@ def likeness(name: str, known: Iterable[str]) -> str | None:
     return match[0] if match else None
 
 
-def _misspelt(row: Mapping[str, Any], wanted: Iterable[str]) -> str:
+def misspelt(row: Mapping[str, Any], wanted: Iterable[str]) -> str:
+    """The end of a message where a column of the row looks like one of those that are wanted; else ""."""
     missing = set(wanted) - row.keys()
     for name in row:
         if name not in KNOWN and (match := likeness(name, missing)):
@@ -126,14 +127,14 @@ def _misspelt(row: Mapping[str, Any], wanted: Iterable[str]) -> str:
 def _need(row: Mapping[str, Any], column: str, form: str) -> Any:
     if column not in row:
         found = ", ".join(sorted(row)) or "nothing"
-        raise RowError(f"no '{column}' in this {form} row, found {found}{_misspelt(row, (column,))}")
+        raise RowError(f"no '{column}' in this {form} row, found {found}{misspelt(row, (column,))}")
     return row[column]
 
 
 def _preference(row: Mapping[str, Any], where: str) -> Pair:
     chosen_raw, rejected_raw = _need(row, "chosen", "preference"), _need(row, "rejected", "preference")
     asked = parse_prompt(row["prompt"]) if "prompt" in row else None
-    if asked is None and (hint := _misspelt(row, ("prompt",))):
+    if asked is None and (hint := misspelt(row, ("prompt",))):
         raise RowError(f"no 'prompt' in this preference row{hint}")
     prompt, chosen = parse_completion(chosen_raw, "chosen", asked)
     other, rejected = parse_completion(rejected_raw, "rejected", asked)

@@ -33,22 +33,22 @@ class TokenisationReport:
     Args:
         split: train, validation or test.
         source: Where the rows come from.
-        kind: What a used row is: "pairs" or "examples".
+        kind: What a used row is: "pairs", "examples" or "prompts".
         read: Rows read.
-        used: Pairs or examples that are trained or measured on.
+        used: Pairs or examples that are trained or measured on, or prompts that completions are drawn for.
         dropped_overflow: Left out because prompt and completion are longer than `max_length`, or the prompt than its
             limit.
         dropped_completion: Left out although prompts may be shortened, because the completion alone does not fit.
         truncated: Prompts that lost their beginning. Completions are never cut.
-        duplicates: Pairs or examples that repeat an earlier one exactly.
+        duplicates: Pairs, examples or prompts that repeat an earlier one exactly.
         special_text: Rows whose own text contains special tokens.
         eos_written: Rows with EOS written at the end of a completion; it was not doubled.
         trimmed: Rows with a completion that the chat template changed, for example by cutting spaces at its ends.
         desirable: Desirable ones among the examples.
         prompt_tokens: Lengths of prompts.
-        completion_tokens: Lengths of completions, EOS included.
+        completion_tokens: Lengths of completions, EOS included; None for prompts.
         prompt_start: The first tokens of the first prompt, as text.
-        completion_end: The last tokens of the first completion, as text.
+        completion_end: The last tokens of the first completion, as text; None for prompts.
         fingerprint: sha256 of the token ids and labels.
         notes: What else a user should know, in sentences.
     """
@@ -67,9 +67,9 @@ class TokenisationReport:
     trimmed: int
     desirable: int | None
     prompt_tokens: Lengths
-    completion_tokens: Lengths
+    completion_tokens: Lengths | None
     prompt_start: str
-    completion_end: str
+    completion_end: str | None
     fingerprint: str
     notes: tuple[str, ...]
 
@@ -88,11 +88,13 @@ class TokenisationReport:
         if self.desirable is not None:
             table.add_row("desirable", f"{self.desirable}, undesirable {self.used - self.desirable}")
         for label, lengths in (("prompt tokens", self.prompt_tokens), ("completion tokens", self.completion_tokens)):
-            table.add_row(
-                label, f"{lengths.shortest} to {lengths.longest}, median {lengths.median}, total {lengths.total}"
-            )
+            if lengths is not None:
+                table.add_row(
+                    label, f"{lengths.shortest} to {lengths.longest}, median {lengths.median}, total {lengths.total}"
+                )
         table.add_row("prompt begins", escape(repr(self.prompt_start)))
-        table.add_row("completion ends", escape(repr(self.completion_end)))
+        if self.completion_end is not None:
+            table.add_row("completion ends", escape(repr(self.completion_end)))
         counts = {
             "dropped: too long": self.dropped_overflow,
             "dropped: completion too long": self.dropped_completion,

@@ -56,7 +56,7 @@ class RowSet:
             notes.append(f"columns not used: {', '.join(f'{name} ({n})' for name, n in sorted(self.unused.items()))}")
         optional = {"p_chosen", "prompt", "scores"}
         for name in sorted(self.unused):
-            if match := likeness(name, optional):
+            if name not in optional and (match := likeness(name, optional)):
                 notes.append(f"the column '{name}' looks like '{match}'; rename it if it is meant")
         if self.p_chosen_unused:
             notes.append(f"p_chosen of {self.p_chosen_unused} rows is not used; to use it: data.labels: soft")
@@ -185,11 +185,9 @@ def _count(found: RowSet, data: Mapping[str, Any]) -> None:
 
 
 def _pairing(name: RankedPairs) -> Callable[[Sequence[float]], list[tuple[int, int]]]:
-    from nashtune.pairing.scores import Adjacent, AllPairs, BestWorst
+    from nashtune.pairing.scores import adjacent, all_pairs, best_worst
 
-    if name == "best_worst":
-        return BestWorst().pairs
-    return Adjacent().pairs if name == "adjacent" else AllPairs().pairs
+    return {"best_worst": best_worst, "adjacent": adjacent, "all_pairs": all_pairs}[name]
 
 
 def _ranked_to_pairs(row: Ranked, ranked_pairs: RankedPairs) -> list[Pair]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nashtune.data.lengths import Limits, fit_rows
 from nashtune.data.messages import Prompt, RowError
 from nashtune.data.report import Lengths, TokenisationReport
 from nashtune.data.rows import Example, Pair, RowSet, refuse_rows
@@ -18,7 +18,6 @@ from nashtune.errors import InputError
 if TYPE_CHECKING:
     from nashtune.data.template import Rendered, Template
 
-Overflow = Literal["error", "drop", "truncate_prompt"]
 FEW = 12  # tokens shown in the report
 
 
@@ -48,27 +47,6 @@ class TokenRow:
         return max(map(len, self.completions))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What may be how long.
-
-    Args:
-        max_length: Tokens of prompt and completion together.
-        max_prompt_length: Tokens of the prompt.
-        overflow: What happens to a row that is longer: an error, the row is dropped, or its prompt loses its beginning
-            (a BOS stays). A completion is never cut; when it does not fit behind one prompt token, the row is dropped.
-    """
-
-    max_length: int
-    max_prompt_length: int | None = None
-    overflow: Overflow = "error"
-
-    def room(self, row: TokenRow) -> int:
-        """Tokens that the prompt may have."""
-        room = self.max_length - row.longest
-        return room if self.max_prompt_length is None else min(room, self.max_prompt_length)
-
-
 def tokenise(
     found: RowSet, template: Template, limits: Limits, *, soft: bool, split: str = "train"
 ) -> tuple[list[TokenRow], TokenisationReport]:
@@ -88,7 +66,8 @@ def tokenise(
     rendered, bad = _render(found.rows, template)
     refuse_rows(bad)
     rows = _encode(found.rows, rendered, template, soft)
-    kept, counts = _fit(rows, limits, template.tokenizer.bos_token_id)
+    sized = [(row, row.longest, f"{row.longest} completion tokens") for row in rows]
+    kept, counts = fit_rows(sized, limits, template.tokenizer.bos_token_id)
     notes = found.notes()
     if not kept:
         raise InputError(
@@ -159,59 +138,20 @@ def _encode(
                 p_chosen=row.p_chosen if isinstance(row, Pair) and soft else None,
                 desirable=row.desirable if isinstance(row, Example) else None,
                 where=row.where,
-                prompt_text=_text(row.prompt),
+                prompt_text=last_text(row.prompt),
             )
         )
     refuse_rows(bad)
     return tokens
 
 
-def _text(prompt: Prompt) -> str:
+def last_text(prompt: Prompt) -> str:
+    """A prompt's text, or that of its last message."""
     return prompt if isinstance(prompt, str) else prompt[-1].content
 
 
-def _fit(rows: Iterable[TokenRow], limits: Limits, bos: int | None) -> tuple[list[TokenRow], Counter[str]]:
-    kept: list[TokenRow] = []
-    counts: Counter[str] = Counter()
-    bad: list[tuple[str, str]] = []
-    for row in rows:
-        room = limits.room(row)
-        if len(row.prompt_ids) <= room:
-            kept.append(row)
-        elif limits.overflow == "error":
-            bad.append((row.where, _too_long(row, limits)))
-        elif limits.overflow == "drop":
-            counts["overflow"] += 1
-        elif (short := shorten(row.prompt_ids, room, bos)) is None:
-            counts["completion"] += 1
-        else:
-            counts["truncated"] += 1
-            kept.append(replace(row, prompt_ids=short))
-    refuse_rows(bad)
-    return kept, counts
-
-
-def shorten(prompt_ids: Sequence[int], room: int, bos: int | None) -> tuple[int, ...] | None:
-    """The end of a prompt in `room` tokens, behind its BOS if it has one; None when no token of the text fits."""
-    if len(prompt_ids) <= room:
-        return tuple(prompt_ids)
-    first = tuple(prompt_ids[:1]) if bos is not None and prompt_ids[0] == bos else ()
-    rest = room - len(first)
-    return (*first, *prompt_ids[-rest:]) if rest > 0 else None
-
-
-def _too_long(row: TokenRow, limits: Limits) -> str:
-    prompt, longest = len(row.prompt_ids), row.longest
-    if prompt + longest > limits.max_length:
-        found = f"{prompt} prompt and {longest} completion tokens are more than data.max_length {limits.max_length}"
-    else:
-        found = f"{prompt} prompt tokens are more than data.max_prompt_length {limits.max_prompt_length}"
-    choices = "drop (leave such rows out) or truncate_prompt (keep the prompt's end)"
-    return f"{found}; raise the limit, or choose data.overflow: {choices}"
-
-
 def _may_overflow(rows: Sequence[TokenRow], limits: Limits) -> bool:
-    return max(len(row.prompt_ids) for row in rows) + max(row.longest for row in rows) > limits.max_length
+    return max(len(row.prompt_ids) for row in rows) + max(row.longest for row in rows) > limits.whole
 
 
 def fingerprint(rows: Iterable[TokenRow]) -> str:

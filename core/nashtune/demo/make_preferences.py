@@ -3,7 +3,7 @@
     python -m nashtune.demo.make_preferences --out DIR
 
 Every prompt of `prompts.txt` gets a few completions from the model (`PolicySampler`); those that finished within the
-limit are scored for sentiment (`VaderOracle`), and the best and the worst form a pair (`BestWorst`). So the preference
+limit are scored for sentiment (`VaderOracle`), and the best and the worst form a pair (`best_worst`). So the preference
 that a model learns from the set is "say it more positively", which anyone can see in a sample. Same arguments on the
 same machine give the same files.
 """
@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveInt
 
 from nashtune.errors import InputError
+from nashtune.pairing.scores import best_worst
 
 if TYPE_CHECKING:
     from nashtune.interfaces.oracle import RewardOracle
-    from nashtune.interfaces.pairing import Pairing
     from nashtune.interfaces.sampler import Sampler
 
 SPLITS = ("train", "validation")
@@ -87,14 +87,14 @@ def is_sentence(text: str) -> bool:
 
 
 def make_rows(
-    prompts: Sequence[str], texts: dict[int, list[str]], oracle: RewardOracle, pairing: Pairing
+    prompts: Sequence[str], texts: dict[int, list[str]], oracle: RewardOracle, min_gap: float
 ) -> list[dict[str, Any]]:
-    """Preference rows in the order of the prompts; a prompt without two completions far enough apart gives none."""
+    """Preference rows in the order of the prompts; a prompt without two completions `min_gap` apart gives none."""
     rows = []
     for i, prompt in enumerate(prompts):
         options = texts[i]
         scores = oracle.score([prompt] * len(options), options).mean.tolist()
-        for chosen, rejected in pairing.pairs(scores):
+        for chosen, rejected in best_worst(scores, min_gap):
             rows.append(
                 {
                     "prompt": prompt,
@@ -146,7 +146,6 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from nashtune.oracles.vader import VaderOracle
-    from nashtune.pairing.scores import BestWorst
     from nashtune.samplers.policy import PolicySampler
 
     oracle = VaderOracle()
@@ -160,7 +159,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     chunks = draw(sampler, tokenizer, prompts, args.samples, args.seed)
     for chunk in _with_progress(chunks, -(-len(prompts) // CHUNK)):
         texts.update(chunk)
-    rows = make_rows(prompts, texts, oracle, BestWorst(min_gap=args.min_gap))
+    rows = make_rows(prompts, texts, oracle, args.min_gap)
     if not rows:
         raise InputError(
             f"no pair came out of {len(prompts)} prompts: too few completions finished within --max-new-tokens "

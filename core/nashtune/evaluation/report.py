@@ -14,6 +14,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+ROUNDS_SHOWN = 6  # columns of the table of rounds that a terminal of 80 characters holds
+NOTHING = "–"
+
 
 @dataclass(frozen=True)
 class Metrics:
@@ -151,3 +154,47 @@ def print_report(
     ]:
         if (folder / name).exists():
             console.print(f"{what + ':':28}{folder / name}", soft_wrap=True, highlight=False)
+
+
+def rounds_table(rounds: Sequence[Mapping[str, Any]]) -> Table:
+    """What happened in each round of a game, one column a round.
+
+    Args:
+        rounds: Of each round `round`, `prompts`, `completions`, `tokens` (of all completions), `truncated` (completions
+            that ended at the token limit), `judgements`, `pairs`, `dropped` (pairs that were not made, by reason),
+            `steps`, `loss` and `accuracy` (means over its updates; None where there were none), and `score` (mean
+            score of the completions), which a preference oracle does not have. Of more rounds than fit, some are
+            shown, the first and the last among them.
+    """
+    places = {round(k * (len(rounds) - 1) / (ROUNDS_SHOWN - 1)) for k in range(ROUNDS_SHOWN)}
+    shown = [row for place, row in enumerate(rounds) if place in places]
+    caption = f"{len(shown)} of {len(rounds)} rounds; report.json has all" if len(shown) < len(rounds) else None
+    table = Table("round", title="rounds", caption=caption, caption_justify="left")
+    for row in shown:
+        table.add_column(str(row["round"]), justify="right")
+    reasons = sorted({reason for row in rounds for reason in row["dropped"]})
+    lines: list[tuple[str, list[str]]] = [
+        ("prompts", [f"{row['prompts']}" for row in shown]),
+        ("completions", [f"{row['completions']}" for row in shown]),
+        ("mean completion tokens", [_share(row["tokens"], row["completions"], "{:.1f}") for row in shown]),
+        ("ended at the token limit", [_share(row["truncated"], row["completions"], "{:.0%}") for row in shown]),
+        ("judgements", [f"{row['judgements']}" for row in shown]),
+        ("mean oracle score", [_number(row.get("score"), "{:+.4g}") for row in shown]),
+        ("pairs", [f"{row['pairs']}" for row in shown]),
+        *((f"dropped: {reason}", [f"{row['dropped'].get(reason, 0)}" for row in shown]) for reason in reasons),
+        ("optimiser steps", [f"{row['steps']}" for row in shown]),
+        ("loss", [_number(row["loss"], "{:.5g}") for row in shown]),
+        ("preference accuracy", [_number(row["accuracy"], "{:.3f}") for row in shown]),
+    ]
+    for name, values in lines:
+        if any(value != NOTHING for value in values):
+            table.add_row(Text(name), *values)
+    return table
+
+
+def _share(part: float, whole: float, form: str) -> str:
+    return form.format(part / whole) if whole else NOTHING
+
+
+def _number(value: float | None, form: str) -> str:
+    return NOTHING if value is None else form.format(value)

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from nashtune.errors import InputError, nearest
+from nashtune.evaluation.vector_rollouts import read_rollouts
 from nashtune.interfaces import Anchor, ExampleBatch, KLController, Loss, LossBatch, PairBatch
 
-PAIRED = ("policy_chosen", "policy_rejected", "len_chosen", "len_rejected", "p_chosen")
+SHARES = ("p_chosen", "win_rate_chosen", "win_rate_rejected")
+PAIRED = ("policy_chosen", "policy_rejected", "len_chosen", "len_rejected", *SHARES)
 STANDARD = (*PAIRED, "ref_chosen", "ref_rejected")
 """Inputs that every method over pairs accepts, whether it reads them or not."""
 LOGITS = (
@@ -47,6 +49,8 @@ class VectorBatch:
 
 def known_inputs(loss: Loss, kl: KLController | None, anchors: Sequence[str]) -> list[str]:
     """Every input name that a vector of this method may use."""
+    if loss.rows == "rollouts":
+        return ["policy", *anchors, "score", *loss.vector_inputs]
     names = [*STANDARD, *(f"{anchor}_{side}" for anchor in anchors for side in ("chosen", "rejected"))]
     if loss.rows == "examples":
         names += [*UNPAIRED, *anchors, *(f"{anchor}_mismatched" for anchor in anchors)]
@@ -74,6 +78,9 @@ def read_inputs(
     for name in inputs:
         if name not in known:
             raise InputError(f"{where}.{name} is not an input of this method{nearest(name, known)}")
+    if loss.rows == "rollouts":
+        rollouts, leaf = read_rollouts(inputs, anchors, where)
+        return VectorBatch(rollouts, {"policy": leaf}, frozenset(inputs))
     values = {n: v if n in LOGITS else _column(v, f"{where}.{n}") for n, v in inputs.items()}
     if set(LOGITS) & set(values):
         _read_logits(values, kl, where)
@@ -117,15 +124,16 @@ def _same_count(values: Mapping[str, Any], names: Sequence[str], where: str) -> 
     for name in names:
         if name in values and name.startswith("len") and bool((values[name] <= 0).any()):
             raise InputError(f"{where}.{name}: a completion has at least one token (EOS)")
-    if "p_chosen" in values and bool(((values["p_chosen"] < 0) | (values["p_chosen"] > 1)).any()):
-        raise InputError(f"{where}.p_chosen: {values['p_chosen'].tolist()}; a probability is in [0, 1]")
+    for name in SHARES:
+        if name in values and bool(((values[name] < 0) | (values[name] > 1)).any()):
+            raise InputError(f"{where}.{name}: {values[name].tolist()}; a probability is in [0, 1]")
     return int(shape[0])
 
 
 def _pairs(values: Mapping[str, Any], anchors: Sequence[str], where: str) -> VectorBatch:
     leaves = {n: _required(values, n, where).clone().requires_grad_() for n in ("policy_chosen", "policy_rejected")}
     sides = [f"{anchor}_{side}" for anchor in anchors for side in ("chosen", "rejected")]
-    count = _same_count(values, [*PAIRED, "ref_chosen", "ref_rejected", *sides], where)
+    count = _same_count(values, [*STANDARD, *sides], where)
     unknown = torch.full((count,), math.nan, dtype=torch.float64)
     batch = PairBatch(
         policy_chosen=leaves["policy_chosen"],
@@ -137,7 +145,7 @@ def _pairs(values: Mapping[str, Any], anchors: Sequence[str], where: str) -> Vec
             for anchor in anchors
             if f"{anchor}_chosen" in values
         },
-        p_chosen=values.get("p_chosen"),
+        **{name: values.get(name) for name in SHARES},
         statistics_chosen=values.get("statistics_chosen", {}),
         statistics_rejected=values.get("statistics_rejected", {}),
     )

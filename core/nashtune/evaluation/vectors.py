@@ -1,7 +1,7 @@
 """Conformance vectors: a method's loss, gradients and controller decisions on given numbers, in float64.
 
-A vector runs the same loss and KL controller objects as training. Values are per pair (or example), not divided by
-the batch; a gradient is that of the sum of the values, taken by autograd.
+A vector runs the same loss and KL controller objects as training. Values are per pair (or example, or rollout), not
+divided by the batch; a gradient is that of the sum of the values, taken by autograd.
 """
 
 from __future__ import annotations
@@ -15,18 +15,22 @@ import torch
 
 from nashtune.errors import InputError, nearest
 from nashtune.evaluation.vector_inputs import STANDARD, VectorBatch, read_inputs
+from nashtune.evaluation.vector_rollouts import per_completion
 from nashtune.evaluation.watched import was_read, watch
-from nashtune.interfaces import ExampleBatch, KLController, Loss, PairBatch, Step
+from nashtune.interfaces import ExampleBatch, KLController, Loss, LossBatch, PairBatch, RolloutBatch, Step
 from nashtune.spec.model import SECTIONS
 from nashtune.spec.overrides import Override
 from nashtune.spec.resolve import build, resolve
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from nashtune.spec.model import Spec
 
 TOLERANCE = 1e-9
-CASE_KEYS = ("name", "source", "params", "inputs", "expected", "tolerance")
-Output = float | list[float]
+CASE_KEYS = ("name", "source", "params", "step", "inputs", "expected", "tolerance")
+Output = float | list[float] | list[list[float]]
+"""A number, one per row, or for rollouts one per token of each completion."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ def evaluate(spec: Spec, case: Mapping[str, Any], where: str = "case") -> CaseRe
 
     Args:
         spec: The method; the case's `params` override its options.
-        case: `inputs`, and optionally `params`, `expected`, `tolerance`, `name`, `source`.
+        case: `inputs`, and optionally `params`, `step` (`round` and `scale` of a game's update), `expected`,
+            `tolerance`, `name`, `source`.
         where: The case's place, for messages.
 
     Raises:
@@ -93,16 +98,18 @@ def evaluate(spec: Spec, case: Mapping[str, Any], where: str = "case") -> CaseRe
     read: set[str] = set()
     batch = watch(made.batch, read, f"{where}.inputs: {spec.loss.name}", loss.vector_inputs)
     beta = kl.beta(batch) if kl is not None else None
-    output = loss(batch, Step(beta=beta))
+    output = loss(batch, _step(case.get("step", {}), beta, f"{where}.step"))
     count = len(output.values) if output.values.ndim == 1 else -1
-    expected_count = len(made.batch.policy if isinstance(made.batch, ExampleBatch) else made.batch.policy_chosen)
+    expected_count = _rows(made.batch)
     if count != expected_count:
         shape = tuple(output.values.shape)
         raise InputError(f"{spec.loss.name} gave values of shape {shape}; expected ({expected_count},)")
     grads = torch.autograd.grad(output.values.sum(), list(made.leaves.values()), allow_unused=True)
     outputs: dict[str, Output] = {"loss": output.values.tolist()}
     for (name, leaf), grad in zip(made.leaves.items(), grads, strict=True):
-        outputs[f"grad_{name}"] = (torch.zeros_like(leaf) if grad is None else grad).tolist()
+        given = torch.zeros_like(leaf) if grad is None else grad
+        tokens = made.batch.lengths if isinstance(made.batch, RolloutBatch) else None
+        outputs[f"grad_{name}"] = given.tolist() if tokens is None else per_completion(given, tokens)
     further: dict[str, Output] = {name: value.tolist() for name, value in output.metrics.items()}
     if kl is not None and beta is not None:
         report = kl.report(made.batch, beta)
@@ -144,6 +151,26 @@ def compare(result: CaseResult, case: Mapping[str, Any], where: str = "case") ->
     return worst
 
 
+def _step(given: Any, beta: Tensor | None, where: str) -> Step:
+    if not isinstance(given, Mapping) or not set(given) <= {"round", "scale"}:
+        raise InputError(f"{where}: expected an object such as {{'round': 2, 'scale': 2.0}}, found {given!r}")
+    round, scale = given.get("round", 1), given.get("scale", 1.0)
+    if not isinstance(round, int) or isinstance(round, bool) or round < 1:
+        raise InputError(f"{where}.round: {round!r} is not a round; give a whole number from 1")
+    if not isinstance(scale, int | float) or isinstance(scale, bool) or not 0 < scale < math.inf:
+        raise InputError(f"{where}.scale: {scale!r} is not a number of steps; give a number > 0")
+    return Step(beta=beta, round=round, scale=float(scale))
+
+
+def _rows(batch: LossBatch) -> int:
+    match batch:
+        case RolloutBatch():
+            return len(batch.score)
+        case ExampleBatch():
+            return len(batch.policy)
+    return len(batch.policy_chosen)
+
+
 def _overrides(params: Any, where: str) -> list[Override]:
     """`{"kl": {"beta": 0.1}}` as overrides, component names before their options."""
     if not isinstance(params, Mapping):
@@ -167,4 +194,4 @@ def _need_statistics(made: VectorBatch, kl: KLController | None, where: str) -> 
 
 
 def _flat(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+    return [one for part in value for one in _flat(part)] if isinstance(value, list) else [value]

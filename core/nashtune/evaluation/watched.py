@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from nashtune.errors import InputError
-from nashtune.interfaces import ExampleBatch, LossBatch, PairBatch
+from nashtune.interfaces import ExampleBatch, LossBatch, PairBatch, RolloutBatch
 
 
 class _Watched:
@@ -33,6 +33,17 @@ class _WatchedExamples(_Watched, ExampleBatch):
     _names = frozenset(one.name for one in fields(ExampleBatch))
 
 
+class _WatchedRollouts(_Watched, RolloutBatch):
+    _names = frozenset(one.name for one in fields(RolloutBatch))
+
+
+_WATCHED: dict[type, type] = {
+    PairBatch: _WatchedPairs,
+    ExampleBatch: _WatchedExamples,
+    RolloutBatch: _WatchedRollouts,
+}
+
+
 class _Anchors(dict[str, Any]):
     """Anchors that note which are read and say which inputs are missing."""
 
@@ -56,6 +67,11 @@ def watch(batch: LossBatch, read: set[str], who: str, extra: Sequence[str]) -> L
     for name in ("len_chosen", "len_rejected", "length"):
         if name in parts and bool(parts[name].isnan().any()):
             absent[name] = f"{who} needs {'len_chosen and len_rejected' if name != 'length' else 'length'}"
+    for name in ("win_rate_chosen", "win_rate_rejected"):
+        if name in parts and parts[name] is None:
+            absent[name] = f"{who} needs win_rate_chosen and win_rate_rejected"
+    if isinstance(batch, RolloutBatch):
+        needs = f"{who} needs {{name}}, one list of per-token log-probs for each completion"
     if isinstance(batch, ExampleBatch):
         needs = f"{who} needs {{name}} (or {{name}}_chosen and {{name}}_rejected)"
         if batch.policy_mismatched is None:
@@ -64,7 +80,7 @@ def watch(batch: LossBatch, read: set[str], who: str, extra: Sequence[str]) -> L
         mismatched = f"{who} needs {{name}}_mismatched"
         parts["anchors_mismatched"] = _Anchors(batch.anchors_mismatched, read, mismatched)
     parts["anchors"] = _Anchors(batch.anchors, read, needs)
-    watched = (_WatchedExamples if isinstance(batch, ExampleBatch) else _WatchedPairs)(**parts)
+    watched: LossBatch = _WATCHED[type(batch)](**parts)
     object.__setattr__(watched, "_read", read)
     object.__setattr__(watched, "_absent", absent)
     return watched

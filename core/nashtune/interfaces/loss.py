@@ -24,6 +24,7 @@ class Loss(ABC):
         uses_beta: Whether the loss multiplies by the KL controller's β; if not, a `kl` section beside it is an error.
         uses_p_chosen: Whether soft labels enter the loss.
         uses_win_rates: Whether it reads the win rates of both completions, so that a pairing must give them.
+        mixes: Whether `reference_weight` may be above 0, so that the sampler must mix.
         vector_inputs: Further inputs that a conformance vector may give, by name (see `read_vector`).
     """
 
@@ -32,6 +33,7 @@ class Loss(ABC):
     uses_beta: ClassVar[bool] = True
     uses_p_chosen: ClassVar[bool] = False
     uses_win_rates: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
     vector_inputs: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

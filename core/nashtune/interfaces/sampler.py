@@ -22,7 +22,8 @@ class Completion:
         prompt: Index of the prompt in the request.
         k: Which of the prompt's completions this is.
         token_ids: Sampled tokens, EOS included when it was drawn.
-        token_logp: Log-prob of each token under the distribution it was drawn from, in nats.
+        token_logp: Log-prob of each token under the distribution it was drawn from (after temperature and top-p,
+            renormalised), in nats; empty where a recorded file does not say.
         finish: "stop" when EOS or a stop string was drawn, "length" when the token limit was reached.
         kept_mass: With top-p, the probability mass of the tokens that could be drawn, for each token; empty without.
         version: The weights it was drawn from, as `sync` was told.
@@ -65,12 +66,14 @@ class Sampler(ABC):
         selects: Whether it needs `Surroundings.score`.
         replays: Whether it may bring the judgements of its completions too, so that no oracle is needed.
         completions: Completions of each prompt and round, set by the constructor's argument of that name.
+        max_new_tokens: Longest completion in tokens, set likewise.
     """
 
     mixes: ClassVar[bool] = False
     selects: ClassVar[bool] = False
     replays: ClassVar[bool] = False
     completions: int
+    max_new_tokens: int
 
     @abstractmethod
     def attach(self, surroundings: Surroundings) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 
 from nashtune.errors import InputError
-from nashtune.interfaces.oracle import RewardOracle, Rewards
+from nashtune.interfaces.oracle import Prompt, RewardOracle, Rewards
 
 
 class VaderOracle(RewardOracle):
@@ -20,9 +19,17 @@ class VaderOracle(RewardOracle):
     """
 
     def __init__(self) -> None:
-        self._analyzer: Any = None
+        self._compound: Callable[[str], float] | None = None
 
-    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> Rewards:
+    def prepare(self) -> None:
+        """Reads the lexicon.
+
+        Raises:
+            InputError: the package vaderSentiment is not installed.
+        """
+        self._compound = self._compound or sentiment_analyzer()
+
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Rewards:
         """Compound scores (N,), float64.
 
         Raises:
@@ -30,19 +37,24 @@ class VaderOracle(RewardOracle):
         """
         if len(prompts) != len(completions):
             raise ValueError(f"{len(prompts)} prompts for {len(completions)} completions")
-        if self._analyzer is None:
-            self._analyzer = _analyzer()
-        compound = [self._analyzer.polarity_scores(text)["compound"] for text in completions]
-        return Rewards(mean=torch.tensor(compound, dtype=torch.float64))
+        compound = self._compound = self._compound or sentiment_analyzer()
+        return Rewards(mean=torch.tensor([compound(text) for text in completions], dtype=torch.float64))
 
 
-def _analyzer() -> Any:
+def sentiment_analyzer() -> Callable[[str], float]:
+    """Text -> VADER's compound score in [-1, 1]; reads the lexicon.
+
+    Raises:
+        InputError: the package vaderSentiment is not installed.
+    """
     try:
         from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
     except ModuleNotFoundError as error:
         raise InputError(
-            f"oracle: vader needs the package {error.name}, which is not installed; run `pip install 'nashtune[demo]'`"
+            f"oracle: sentiment needs the package {error.name}, which is not installed; "
+            "run `pip install 'nashtune[demo]'`"
         ) from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # it opens its lexicon with codecs.open, deprecated in 3.14
-        return SentimentIntensityAnalyzer()
+        analyzer = SentimentIntensityAnalyzer()
+    return lambda text: float(analyzer.polarity_scores(text)["compound"])

@@ -1,76 +1,72 @@
-"""Pairs from the scores of one prompt's completions."""
+"""Pairs from the scores of one prompt's completions: plain functions, best first."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 
-from jsonargparse.typing import NonNegativeFloat
-
-from nashtune.interfaces.pairing import Pairing
-
-
-class BestWorst(Pairing):
-    """The best against the worst: one pair per prompt, or none.
-
-    Args:
-        min_gap: Least difference of their scores, in units of the score, >= 0. Equal scores never pair, also at 0.
-    """
-
-    def __init__(self, *, min_gap: NonNegativeFloat = 0.0) -> None:
-        self.min_gap = float(min_gap)
-
-    def pairs(self, scores: Sequence[float]) -> list[tuple[int, int]]:
-        """(best, worst), or nothing; of equals the first counts."""
-        order = _descending(scores)
-        if not order:
-            return []
-        best = order[0]
-        worst = min(range(len(scores)), key=lambda i: scores[i])
-        return [(best, worst)] if _apart(scores[best], scores[worst], self.min_gap) else []
+Couple = tuple[int, int]
+"""(chosen, rejected): indices of two completions, the first ranked no worse than the second."""
 
 
-class AllPairs(Pairing):
-    """Every two completions whose scores differ: up to n(n-1)/2 pairs of n completions.
+def best_worst(scores: Sequence[float], min_gap: float = 0.0) -> list[Couple]:
+    """The best against the worst: one pair, or none. Of equals the first counts.
 
     Args:
-        min_gap: Least difference of the two scores, in units of the score, >= 0. Equal scores never pair, also at 0.
+        scores: Higher is better.
+        min_gap: Least difference of the two scores. Equal scores never pair, also at 0.
+
+    Raises:
+        ValueError: a score is not finite.
     """
-
-    def __init__(self, *, min_gap: NonNegativeFloat = 0.0) -> None:
-        self.min_gap = float(min_gap)
-
-    def pairs(self, scores: Sequence[float]) -> list[tuple[int, int]]:
-        """Pairs ordered by the rank of the chosen one, then of the rejected one."""
-        order = _descending(scores)
-        return [
-            (chosen, rejected)
-            for place, chosen in enumerate(order)
-            for rejected in order[place + 1 :]
-            if _apart(scores[chosen], scores[rejected], self.min_gap)
-        ]
+    return _apart(extremes(scores), scores, min_gap)
 
 
-class Adjacent(Pairing):
-    """Each completion against the next one in rank: up to n-1 pairs of n completions.
+def all_pairs(scores: Sequence[float], min_gap: float = 0.0) -> list[Couple]:
+    """Every two completions whose scores differ, by the rank of the chosen one, then of the rejected one.
 
     Args:
-        min_gap: Least difference of the two scores, in units of the score, >= 0. Equal scores never pair, also at 0,
-            and neighbours that are too close are left out, not bridged.
+        scores: Higher is better.
+        min_gap: Least difference of the two scores. Equal scores never pair, also at 0.
+
+    Raises:
+        ValueError: a score is not finite.
     """
+    return _apart(every_two(scores), scores, min_gap)
 
-    def __init__(self, *, min_gap: NonNegativeFloat = 0.0) -> None:
-        self.min_gap = float(min_gap)
 
-    def pairs(self, scores: Sequence[float]) -> list[tuple[int, int]]:
-        """Neighbours in rank, best first."""
-        order = _descending(scores)
-        return [
-            (chosen, rejected)
-            for chosen, rejected in pairwise(order)
-            if _apart(scores[chosen], scores[rejected], self.min_gap)
-        ]
+def adjacent(scores: Sequence[float], min_gap: float = 0.0) -> list[Couple]:
+    """Each completion against the next one in rank; neighbours that are too close are left out, not bridged.
+
+    Args:
+        scores: Higher is better.
+        min_gap: Least difference of the two scores. Equal scores never pair, also at 0.
+
+    Raises:
+        ValueError: a score is not finite.
+    """
+    return _apart(neighbours(scores), scores, min_gap)
+
+
+def extremes(scores: Sequence[float]) -> list[Couple]:
+    """(best, worst), of equals the first; nothing where there are fewer than two."""
+    order = _descending(scores)
+    if len(order) < 2:
+        return []
+    worst = min(range(len(scores)), key=scores.__getitem__)
+    # where all are equal the first is best and worst: say so with two of them
+    return [(order[0], worst if worst != order[0] else order[1])]
+
+
+def every_two(scores: Sequence[float]) -> list[Couple]:
+    """Every two, better one first."""
+    return list(combinations(_descending(scores), 2))
+
+
+def neighbours(scores: Sequence[float]) -> list[Couple]:
+    """Every two that are neighbours in rank, better one first."""
+    return list(pairwise(_descending(scores)))
 
 
 def _descending(scores: Sequence[float]) -> list[int]:
@@ -81,5 +77,5 @@ def _descending(scores: Sequence[float]) -> list[int]:
     return sorted(range(len(scores)), key=lambda i: -scores[i])
 
 
-def _apart(chosen: float, rejected: float, min_gap: float) -> bool:
-    return chosen > rejected and chosen - rejected >= min_gap
+def _apart(couples: list[Couple], scores: Sequence[float], min_gap: float) -> list[Couple]:
+    return [(i, j) for i, j in couples if scores[i] > scores[j] and scores[i] - scores[j] >= min_gap]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,10 +18,10 @@ from nashtune.interfaces.batch import LogProbs, TokenBatch
 from nashtune.interfaces.policy import LogProbEngine, Policy
 from nashtune.interfaces.reference import Reference
 from nashtune.logprobs.head import accumulation_dtype
-from nashtune.models.mode import frozen_mode
 from nashtune.models.policy import HFPolicy
 from nashtune.references.live import freeze, hf_policy
-from nashtune.references.store import Entry, digests, file_digest, key_of, read, write
+from nashtune.references.scoring import look_up, score_new
+from nashtune.references.store import Entry, file_digest, key_of, read, write
 
 
 class CachedReference(Reference):
@@ -90,19 +91,13 @@ class CachedReference(Reference):
         Raises:
             InputError: a sequence was not scored, or its length is another: the data changed since.
         """
-        lengths = batch.completion_mask.sum(1)
-        found: list[float] = []
-        for i, (name, length) in enumerate(zip(digests(batch), lengths.tolist(), strict=True)):
-            entry = self._entries.get(name)
-            if entry is None or entry[1] != length:
-                row = int(batch.rows[i % len(batch)])
-                raise InputError(
-                    f"references: no cached log-prob for row {row}: it was not among the rows scored before training; "
-                    "use the reference `base`"
-                )
-            found.append(entry[0])
-        sums = torch.tensor(found, dtype=self._dtype, device=lengths.device)
-        return LogProbs(sums=sums, lengths=lengths, token_logp=sums.new_empty(0))
+        return look_up(
+            self._entries,
+            batch,
+            self._dtype,
+            "references: no cached log-prob for row {row}: it was not among the rows scored before training; use the "
+            "reference `base`",
+        )
 
     def _score(self, batches: Iterable[TokenBatch], engine: LogProbEngine) -> dict[bytes, Entry]:
         """This rank's share of the sequences, under the starting weights."""
@@ -115,15 +110,8 @@ class CachedReference(Reference):
                     "references: cached, but unpaired data forms other sequences in every epoch (each prompt meets "
                     "another example's completion); use the reference `base`"
                 )
-            names = digests(batch)
-            moved = batch.to(policy.device)
-            with frozen_mode(model):
-                if adapter_off:
-                    with model.disable_adapter():
-                        scored = engine.logprobs(engine.forward(model, moved), moved)
-                else:
-                    scored = engine.logprobs(engine.forward(model, moved), moved)
-            entries.update(zip(names, zip(scored.sums.tolist(), scored.lengths.tolist(), strict=True), strict=True))
+            with model.disable_adapter() if adapter_off else nullcontext():
+                score_new(entries, model, batch, engine, policy.device)
         return entries
 
     def _starting_model(self, policy: HFPolicy) -> tuple[Any, bool]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nashtune.errors import InputError
+from nashtune.files import atomic_path
 from nashtune.interfaces.batch import TokenBatch
 
 FORMAT = "1"
@@ -54,27 +53,35 @@ def key_of(parts: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(dict(parts), sort_keys=True).encode()).hexdigest()[:32]
 
 
+def to_tensors(entries: Mapping[bytes, Entry], dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    """Entries as tensors `digests` (N, 16), `sums` (N,) and `lengths` (N,), sorted by digest."""
+    names = sorted(entries)
+    return {
+        "digests": torch.tensor([list(name) for name in names], dtype=torch.uint8).reshape(len(names), 16),
+        "sums": torch.tensor([entries[name][0] for name in names], dtype=dtype),
+        "lengths": torch.tensor([entries[name][1] for name in names], dtype=torch.int32),
+    }
+
+
+def from_tensors(tensors: Mapping[str, Tensor]) -> dict[bytes, Entry]:
+    """Inverse of `to_tensors`.
+
+    Raises:
+        ValueError: the tensors are of different lengths.
+    """
+    names = [bytes(row) for row in tensors["digests"].tolist()]
+    return dict(zip(names, zip(tensors["sums"].tolist(), tensors["lengths"].tolist(), strict=True), strict=True))
+
+
 def write(file: Path, entries: Mapping[bytes, Entry], parts: Mapping[str, str], dtype: torch.dtype) -> None:
     """Writes a cache file at once or not at all.
 
     Raises:
         InputError: it cannot be written.
     """
-    names = sorted(entries)
-    tensors = {
-        "digests": torch.tensor([list(name) for name in names], dtype=torch.uint8).reshape(len(names), 16),
-        "sums": torch.tensor([entries[name][0] for name in names], dtype=dtype),
-        "lengths": torch.tensor([entries[name][1] for name in names], dtype=torch.int32),
-    }
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.stem}-")
-        os.close(handle)
-        try:
-            save_file(tensors, temporary, metadata={"format": FORMAT, **parts})
-            os.replace(temporary, file)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        with atomic_path(file, shared=True) as partial:
+            save_file(to_tensors(entries, dtype), partial, metadata={"format": FORMAT, **parts})
     except (OSError, SafetensorError) as error:
         raise InputError(f"reference cache: {file} cannot be written: {error}") from error
 
@@ -96,5 +103,4 @@ def read(file: Path, parts: Mapping[str, str]) -> dict[bytes, Entry]:
     if different or len(sizes) != 1:
         what = f"was made with another {', '.join(different)}" if different else "holds lists of different lengths"
         raise InputError(f"reference cache: {file} {what}; delete it and run again")
-    names = [bytes(row) for row in tensors["digests"].tolist()]
-    return dict(zip(names, zip(tensors["sums"].tolist(), tensors["lengths"].tolist(), strict=True), strict=True))
+    return from_tensors(tensors)

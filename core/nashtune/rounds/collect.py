@@ -33,7 +33,9 @@ def collect(table: Table, round: int, phase: Collect, numbers: Sequence[int], ve
     sampler, began = table.sampler, time.perf_counter()
     who = f"collect {version}" if phase.role == "policy" else f"collect opponent {version}"
     table.progress.phase(who, sum(len(chunk) for _, chunk in missing) * sampler.completions, "completions")
-    weight = table.loss.reference_weight(round) if phase.reference_weight is None else phase.reference_weight
+    weight = (
+        phase.reference_weight if phase.reference_weight is not None else table.loss.reference_weight(round) or None
+    )
     seed = table.seed + (OPPONENT_SEED if phase.role == "opponent" else 0)
     drawn, tokens = 0, 0
     with table.weights(phase.policy), table.autocast():
@@ -45,7 +47,7 @@ def collect(table: Table, round: int, phase: Collect, numbers: Sequence[int], ve
                 seed=seed,
                 round=round,
                 indices=chunk,
-                reference_weight=weight or None,
+                reference_weight=weight,
             )
             texts = [table.tokenizer.decode(one.token_ids, skip_special_tokens=True).strip() for one in found]
             found = [replace(one, prompt=chunk[one.prompt]) for one in found]

@@ -96,6 +96,10 @@ class GameData(LightningDataModule):
             )
         return self._loader
 
+    def val_dataloader(self) -> list[Any]:
+        """Nothing: held-out prompts are answered when the game is over (Lightning warns where this is missing)."""
+        return []
+
     def _works(self, done: int) -> Any:
         return updates(self.table, self._module.objective.references, done)
 
@@ -142,6 +146,20 @@ class GameData(LightningDataModule):
         if self._loader is None or not self._loader.at_end():
             return False
         return not self.table.keeps_live_weights or self._loader.number() + 1 == self.table.updates
+
+    def conclude(self) -> bool:
+        """Run the phases after the last update: Lightning does not ask for a batch after the last one.
+
+        Returns:
+            Whether the game is over; false where the run was stopped before.
+        """
+        loader = self.train_dataloader()
+        state = loader.state_dict()
+        if state["update"] < self.table.updates:
+            return False
+        for work in self._works(state["update"]):
+            raise RuntimeError(f"update {work.number} after the last one")
+        return True
 
     def state_dict(self) -> dict[str, Any]:
         """Where in the game a checkpoint was made, and weights that are in no snapshot."""

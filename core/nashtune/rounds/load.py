@@ -18,7 +18,7 @@ def load_rows(table: Table, round: int, numbers: Sequence[int]) -> Rows:
 
 
 def _pairs(table: Table, round: int, numbers: Sequence[int]) -> list[PairRow]:
-    tokens = {}
+    tokens: dict[tuple[int, int], tuple[int, ...]] = {}
     for part, chunk in enumerate(parts(numbers)):
         side = answers(table, round, "policy", part, chunk)
         tokens |= {(chunk[place], k): one.token_ids for (place, k), one in side.completions.items()}

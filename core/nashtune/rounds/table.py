@@ -10,14 +10,14 @@ from typing import Any
 from torch import Tensor
 
 from nashtune.data.prompts import PromptRow
-from nashtune.interfaces import LogProbEngine, Loss, Oracle, Pairing, Sampler
+from nashtune.interfaces import LogProbEngine, Loss, Pairing, PreferenceOracle, RewardOracle, Sampler
 from nashtune.interfaces.schedule import Round, Update
 from nashtune.models.policy import HFPolicy
 from nashtune.models.snapshots import SnapshotBank
 from nashtune.training.journal import Journal
 from nashtune.training.progress import Progress
 
-PART = 64  # prompts of a journal file: as many are sampled and judged again after a kill in the middle of a phase
+PART = 32  # prompts of a journal file: as many are sampled and judged again after a kill in the middle of a phase
 
 
 @dataclass(kw_only=True)
@@ -51,7 +51,7 @@ class Table:
     tokenizer: Any
     engine: LogProbEngine
     sampler: Sampler
-    oracle: Oracle | None
+    oracle: RewardOracle | PreferenceOracle | None
     pairing: Pairing | None
     prompts: Sequence[PromptRow]
     prompts_per_round: int | None

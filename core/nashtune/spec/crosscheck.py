@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from nashtune.errors import nearest
-from nashtune.plugins.static import class_info
 from nashtune.spec.findings import Collector
-from nashtune.spec.model import ComponentSpec, Spec
+from nashtune.spec.gamerules import attribute, check_game_parts
+from nashtune.spec.model import Spec
 
 GAME_SECTIONS = ("oracle", "sampler", "pairing")
-
-
-def attribute(component: ComponentSpec, name: str, default: Any) -> Any:
-    """A literal class attribute of a component's class."""
-    return class_info(component.target).attributes.get(name, default)
 
 
 def cross_check(spec: Spec, found: Collector) -> None:
     """Note every component that lacks what it reads, and everything that no component reads."""
     _check_references(spec, found)
     _check_kl(spec, found)
+    check_game_parts(spec, found)
     reads = attribute(spec.schedule, "reads", ())
+    replays = spec.sampler is not None and attribute(spec.sampler, "replays", False)
     for section in GAME_SECTIONS:
         component = getattr(spec, section)
         if component is not None and section not in reads:
             found.add(
                 f"{component.where}: {section} is not read by the schedule '{spec.schedule.name}'; remove the section"
             )
-        if component is None and section in reads:
+        if component is None and section in reads and not (section == "oracle" and replays):
             found.add(
                 f"{spec.schedule.where}: the schedule '{spec.schedule.name}' reads {section}, which is missing; "
                 f"add `{section}: NAME`"

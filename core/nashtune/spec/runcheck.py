@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from nashtune.spec.crosscheck import attribute
 from nashtune.spec.findings import Collector
+from nashtune.spec.gamerules import attribute
 from nashtune.spec.model import Spec
 from nashtune.spec.run import Runs
 from nashtune.spec.runoptions import check_settings

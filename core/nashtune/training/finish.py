@@ -49,7 +49,7 @@ def finish(
     answers = samples.answers
     if game is not None:
         report["rounds"] = summaries(game.table, metrics)
-        console.print(print_rounds(report["rounds"]))
+
         result = face_off(game.table, cli.datamodule.prompts("validation"), folder, samples.settings)
         if result is not None:
             report["win_rates"], answers = result.as_dict(), result.answers

@@ -51,8 +51,8 @@ def fit(cli: NashtuneCLI, session: Session) -> None:
         trainer = make_trainer(cli, folder, callbacks, loggers(folder, attempt), **settings_of_games)
         if trainer.world_size > 1:
             raise InputError(
-                f"trainer.devices: {trainer.world_size} processes, and the rounds of a game run on one in this version; "
-                "use --trainer.devices 1"
+                f"trainer.devices: {trainer.world_size} processes, and the rounds of a game run on one in this "
+                "version; use --trainer.devices 1"
             )
     else:
         datamodule = cli.datamodule
@@ -68,6 +68,8 @@ def fit(cli: NashtuneCLI, session: Session) -> None:
         if new and trainer.global_step == 0 and trainer.is_global_zero and not (folder / "journal").exists():
             shutil.rmtree(folder, ignore_errors=True)  # made a moment ago, and nothing was trained
         raise
+    if game is not None and trainer.is_global_zero:
+        datamodule.conclude()
     if throughput.seconds == 0 and game is None:
         console.print(
             f"nothing left to train: this run ended at step {trainer.global_step}; its results are in {folder}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nashtune.data.prompts import round_prompts
 from nashtune.errors import InputError
-from nashtune.interfaces import Oracle, Pairing, RewardOracle, Sampler, Surroundings
+from nashtune.interfaces import Pairing, PreferenceOracle, RewardOracle, Sampler, Surroundings
 from nashtune.interfaces.schedule import Update
 from nashtune.models.snapshots import SnapshotBank
 from nashtune.rounds.data import GameData
@@ -45,7 +45,7 @@ class Game:
         spec = module.spec
         assert spec.sampler is not None, "the cross-check demands a sampler for a schedule that reads it"
         self.sampler = cast(Sampler, build(spec.sampler))
-        self.oracle = cast(Oracle, build(spec.oracle)) if spec.oracle else None
+        self.oracle = cast("RewardOracle | PreferenceOracle", build(spec.oracle)) if spec.oracle else None
         self.pairing = cast(Pairing, build(spec.pairing)) if spec.pairing else None
         self.folder = folder
         self._module, self._prompts = module, data

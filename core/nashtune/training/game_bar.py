@@ -7,7 +7,7 @@ optimiser steps: two live displays at once would overwrite each other.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -37,7 +37,7 @@ class Running:
     total: int | None
     unit: str
     steps: int
-    began: float = field(default_factory=monotonic)
+    began: float
     completed: int = 0
     stepped: bool = False
     metrics: str = ""
@@ -90,7 +90,8 @@ class GameBar(ProgressBar, ABC):
     def phase(self, name: str, total: int | None = None, unit: str = "") -> None:
         """See `Progress`."""
         self._finish(None)
-        self._running = Running(name, total, unit, steps=self._trainer.global_step if self._trainer else 0)
+        steps = self._trainer.global_step if self._trainer else 0
+        self._running = Running(name, total, unit, steps=steps, began=monotonic())
         if self._enabled:
             self._begin(self._running)
 

@@ -27,6 +27,7 @@ from nashtune.interfaces.schedule import Anchor
 from nashtune.logprobs import EngineName
 from nashtune.models.policy import HFPolicy, PolicyConfig
 from nashtune.references.anchored import AnchoredReference
+from nashtune.schedules.offline import OfflineSchedule
 from nashtune.spec.resolve import build, resolve
 from nashtune.training.objective import Objective
 from nashtune.training.optimizer import LearningRate, configure
@@ -64,6 +65,8 @@ class AlignmentModule(LightningModule):
         )
         self.schedule = cast(Schedule, build(self.spec.schedule))
         self.is_game = "sampler" in self.schedule.reads
+        if not self.is_game:
+            _refuse_other_schedules(self.schedule, self.spec.schedule.name)
         self.rate = LearningRate(self.spec.optimizer, 1)
         self.planned_steps: int | None = None  # of a game, at most; an offline run knows its steps from its rows
         self._window = Means()
@@ -246,4 +249,15 @@ class AlignmentModule(LightningModule):
         raise InputError(
             f"step {self.trainer.global_step}: the loss is not finite on {int(bad.sum())} of {len(batch)} rows: "
             f"{', '.join(rows)}. {WHAT_TO_DO}"
+        )
+
+
+def _refuse_other_schedules(schedule: Schedule, name: str) -> None:
+    """Without a sampler there is one data set, and one round over it; anything else must not pass for it."""
+    rounds = schedule.rounds()
+    if rounds != OfflineSchedule().rounds():
+        phases = "; ".join(", ".join(type(phase).__name__.lower() for phase in one.phases) for one in rounds)
+        raise InputError(
+            f"spec.schedule: '{name}' draws no completions and declares {len(rounds)} round(s) ({phases}); without a "
+            "sampler there is one round of anchor, update: use schedule: offline"
         )

@@ -220,3 +220,98 @@ def test_examples_reach_the_model_with_labels_and_company(pairs, tokenizer) -> N
     assert [len(batch) for batch in seen] == [3, 3, 4]
     assert [batch.input_ids.shape[0] for batch in seen] == [6, 6, 8]
     assert sum(int(batch.desirable.sum()) for batch in seen) == 5
+
+
+def test_a_row_beyond_the_models_context_is_refused_whatever_happens_to_long_rows(write, tokenizer) -> None:
+    """Prompts of 22 and 30 tokens, template included; completions of 2 and 3 with EOS."""
+    rows = [{"prompt": "p" * n, "chosen": "a", "rejected": "bb"} for n in (20, 28)]
+    path = write(rows)
+
+    def read(context: int | None, **options: Any) -> PreferenceData:
+        data = PreferenceData(path, **options)
+        data.bind(tokenizer=tokenizer, rows="pairs", uses_p_chosen=True, seed=0, context=context)
+        data.setup("fit")
+        return data
+
+    for overflow in ("error", "drop", "truncate_prompt"):
+        with pytest.raises(
+            InputError,
+            match=r"rows\.jsonl:2: 30 prompt and 3 completion tokens are more than the model's context of 32 tokens .*"
+            r"data\.max_length is 1024, set it to 32 or less",
+        ):
+            read(32, overflow=overflow)
+    assert read(33).reports["train"].used == 2
+    assert read(None).reports["train"].used == 2
+    assert read(32, max_length=32, overflow="drop").reports["train"].used == 1
+
+
+def test_mismatched_examples_stay_within_the_models_context(write, tokenizer) -> None:
+    rows = [
+        {"prompt": "p" * 28, "completion": "a", "label": True},
+        {"prompt": "p", "completion": "b" * 28, "label": False},
+    ]
+    data = PreferenceData(write(rows), batch_size=2)
+    data.bind(tokenizer=tokenizer, rows="examples", uses_p_chosen=False, seed=0, context=40)
+    data.setup("fit")
+    assert any("may lose its beginning" in note for note in data.reports["train"].notes)
+    (batch,) = data.every_row("train")
+    assert batch.input_ids.shape[1] == 40
+
+
+def game(data: PreferenceData, tokenizer: Any, room: int = 8, context: int | None = 512) -> PreferenceData:
+    data.bind(tokenizer=tokenizer, rows="prompts", uses_p_chosen=True, seed=0, completion_room=room, context=context)
+    return data
+
+
+def test_a_game_reads_prompts(pairs, write, tokenizer) -> None:
+    path, held_out = pairs(4), write([{"prompt": p} for p in ("x", "x", "y")], "held_out.jsonl")
+    data = game(PreferenceData(path, held_out), tokenizer)
+    data.setup("fit")
+    assert [row.prompt for row in data.prompts("train")] == ["p0", "p1", "p2", "p3"]
+    assert [row.prompt for row in data.prompts("validation")] == ["x", "x", "y"]
+    assert data.reports["train"].kind == "prompts"
+    assert data.fingerprint("train") == data.reports["train"].fingerprint
+    assert data.where("train", 2) == f"{path}:3"
+    assert [text for text, _ in data.sample_prompts(5)] == ["x", "y"]
+    assert data.state_dict()["fingerprints"].keys() == {"train", "validation"}
+    alone = game(PreferenceData(path), tokenizer)
+    alone.setup("fit")
+    assert alone.sample_prompts(2) == []
+
+
+def test_prompts_are_read_once_and_again_when_bound_again(pairs, tokenizer, tmp_path) -> None:
+    data = game(PreferenceData(pairs(3)), tokenizer)
+    data.setup("fit")
+    (tmp_path / "rows.jsonl").unlink()
+    data.setup("fit")
+    assert len(data.prompts("train")) == 3
+    with pytest.raises(InputError, match="no such file"):
+        game(data, tokenizer).setup("fit")
+
+
+def test_a_game_leaves_room_for_completions(pairs, tokenizer) -> None:
+    """`<|user|>p0<|assistant|>` has 4 tokens."""
+    game(PreferenceData(pairs(2), max_length=12), tokenizer).setup("fit")
+    with pytest.raises(InputError, match=r"4 prompt and 9 completion tokens \(sampler\.max_new_tokens\)"):
+        game(PreferenceData(pairs(2), max_length=12), tokenizer, room=9).setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("options", "room", "said"),
+    [
+        ({"labels": "soft"}, 8, r"data\.labels: soft reads p_chosen of the rows, and a game reads their prompts"),
+        ({"ranked_pairs": "adjacent"}, 8, r"data\.ranked_pairs: adjacent pairs the answers of the rows"),
+        ({"max_length": 8}, 8, r"data\.max_length: 8 leaves no token for a prompt, .* draws up to 8"),
+        ({}, 512, r"sampler\.max_new_tokens: 512 leaves no token for a prompt in the model's context of 512 tokens"),
+    ],
+)
+def test_settings_that_a_game_cannot_serve(pairs, tokenizer, options, room, said) -> None:
+    with pytest.raises(InputError, match=said):
+        game(PreferenceData(pairs(3), **options), tokenizer, room=room)
+
+
+def test_prompts_per_round_is_for_games(pairs, tokenizer) -> None:
+    data = PreferenceData(pairs(3), prompts_per_round=2)
+    with pytest.raises(InputError, match=r"data\.prompts_per_round: 2, but the spec's schedule draws no completions"):
+        bind(data, tokenizer)
+    assert game(data, tokenizer).prompts_per_round == 2

@@ -6,9 +6,10 @@ import json
 import pytest
 from rich.console import Console
 
+from nashtune.data.lengths import Limits, shorten
 from nashtune.data.rows import read_rows
 from nashtune.data.template import PlainTemplate
-from nashtune.data.tokenise import Limits, TokenRow, fingerprint, shorten, tokenise
+from nashtune.data.tokenise import TokenRow, fingerprint, tokenise
 from nashtune.errors import InputError
 
 # One token per letter: prompts of 4, 8 and 4 tokens; completions of 2, 3 and 9 with EOS.

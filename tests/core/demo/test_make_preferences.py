@@ -11,7 +11,6 @@ import torch
 from nashtune.demo import make_preferences as script
 from nashtune.errors import InputError
 from nashtune.interfaces.oracle import RewardOracle, Rewards
-from nashtune.pairing.scores import BestWorst
 
 
 class LengthOracle(RewardOracle):
@@ -63,7 +62,7 @@ def test_which_completions_may_enter_the_set(text, kept):
 
 def test_rows_pair_the_best_with_the_worst_and_skip_close_ones():
     texts = {0: ["aa", "aaaaaa", "a"], 1: ["aa", "aa"], 2: []}
-    rows = script.make_rows(["p", "q", "r"], texts, LengthOracle(), BestWorst(min_gap=2.0))
+    rows = script.make_rows(["p", "q", "r"], texts, LengthOracle(), min_gap=2.0)
     assert rows == [
         {
             "prompt": "p",

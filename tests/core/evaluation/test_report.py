@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from nashtune.evaluation.report import draw_curves, print_report, read_metrics
+from nashtune.evaluation.report import draw_curves, print_report, read_metrics, rounds_table
 
 
 def write_attempt(folder: Path, attempt: int, rows: str) -> None:
@@ -42,3 +42,39 @@ def test_the_table_shows_what_was_measured_and_leaves_out_what_was_not(tmp_path:
     assert "0.750" in text and "20.0 %" in text and "1.50 GiB" in text and "100 / 125" in text
     assert "KL(" not in text and "β at the end" not in text
     assert "no [bold]markup[/bold]" in text
+
+
+def a_round(number: int, **changes: object) -> dict[str, object]:
+    row: dict[str, object] = {"round": number, "prompts": 24, "completions": 96, "tokens": 1200, "truncated": 24}
+    row |= {"judgements": 144, "pairs": 40, "dropped": {"tie": 5, "identical": 3}, "steps": 10}
+    return row | {"loss": 2358.5, "accuracy": 0.625} | changes
+
+
+def shown(rounds: list[dict[str, object]]) -> list[list[str]]:
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(rounds_table(rounds))
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in stream.getvalue().splitlines() if "│" in line]
+
+
+def test_rounds_say_what_was_made_and_what_was_dropped() -> None:
+    second = a_round(2, completions=0, tokens=0, truncated=0, dropped={"inconsistent": 7}, loss=None, accuracy=None)
+    rows = {row[0]: row[1:] for row in shown([a_round(1, score=0.25), second])}
+    assert rows["mean completion tokens"] == ["12.5", "–"]
+    assert rows["ended at the token limit"] == ["25%", "–"]
+    assert rows["mean oracle score"] == ["+0.25", "–"]
+    assert rows["dropped: tie"] == ["5", "0"]
+    assert rows["dropped: identical"] == ["3", "0"]
+    assert rows["dropped: inconsistent"] == ["0", "7"]
+    assert rows["loss"] == ["2358.5", "–"]
+    assert rows["preference accuracy"] == ["0.625", "–"]
+    assert "mean oracle score" not in {row[0] for row in shown([a_round(1)])}
+
+
+def test_of_many_rounds_some_are_shown_the_first_and_the_last_among_them() -> None:
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(rounds_table([a_round(t) for t in range(1, 1001)]))
+    header = next(line for line in stream.getvalue().splitlines() if line.startswith("┃ round"))
+    assert [cell.strip() for cell in header.split("┃")[2:-1]] == ["1", "201", "401", "600", "800", "1000"]
+    assert "6 of 1000 rounds" in stream.getvalue()
+    for n in (1, 2, 3, 4, 5, 6):
+        assert all(len(row) == n + 1 for row in shown([a_round(t) for t in range(n)]))

@@ -9,7 +9,8 @@ CLASSES = """
     from nashtune.interfaces import Pairing, PreferenceOracle, RewardOracle
 
     class Good(Pairing):
-        def pairs(self, scores): return []
+        def compare(self, n, random): ...
+        def most(self, n): ...
 
     class Half(Pairing): ...
 
@@ -43,7 +44,7 @@ def test_an_oracle_may_compare_or_score(site, name):
     [
         ("classes_mod:Good", "loss", "is not a loss: it must be a subclass of nashtune.interfaces.Loss"),
         ("classes_mod:Good", "oracle", "nashtune.interfaces.RewardOracle or nashtune.interfaces.PreferenceOracle"),
-        ("classes_mod:Half", "pairing", "does not implement pairs"),
+        ("classes_mod:Half", "pairing", "does not implement compare, most"),
         ("classes_mod:number", "pairing", "is a int, not a class"),
         ("classes_mod:God", "pairing", "did you mean 'Good'"),
         ("explodes:Loss", "loss", "cannot be imported: ImportError: libcuda is missing"),

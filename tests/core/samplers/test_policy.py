@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
 
+from live_models import Live
 from nashtune.errors import InputError
-from nashtune.samplers.policy import GumbelMax, PolicySampler, stream_seed
-from nashtune.testing import tiny_model
+from nashtune.samplers.noise import GumbelMax, stream_seed
+from nashtune.samplers.policy import PolicySampler
 
 PROMPTS = [[10, 20, 30], [11], [5, 6, 7, 8, 9, 40, 41], [60, 61], [90, 91, 92, 93]]
 
 
-@pytest.fixture(scope="module")
-def live(tmp_path_factory):
-    folder = tiny_model(tmp_path_factory.mktemp("sampler") / "tiny", tie=False)
-    # float64: a draw must not hang on how float32 matrix products round in batches of another shape
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
-    with torch.no_grad():
-        model.lm_head.weight.mul_(20.0)  # a random model is nearly uniform: sharpen it
-    return model, AutoTokenizer.from_pretrained(folder)
-
-
 def sampler(live, **options):
-    return PolicySampler(**{"max_new_tokens": 8, "batch_size": 4, **options}).bind(*live)
+    return live.attached(PolicySampler(**{"max_new_tokens": 8, "batch_tokens": 60, **options}))
 
 
 def test_same_seed_same_completions_and_another_seed_or_round_others(live):
@@ -45,10 +36,10 @@ def test_the_global_random_state_neither_matters_nor_moves(live):
     assert first == sampler(live).sample(PROMPTS, 1, seed=3)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_a_completion_does_not_depend_on_its_batch_mates(live, batch_size):
+@pytest.mark.parametrize("batch_tokens", [1, 45, 16384])
+def test_a_completion_does_not_depend_on_its_batch_mates(live, batch_tokens):
     expected = sampler(live).sample(PROMPTS, 3, seed=1)
-    found = sampler(live, batch_size=batch_size).sample(PROMPTS, 3, seed=1)
+    found = sampler(live, batch_tokens=batch_tokens).sample(PROMPTS, 3, seed=1)
     assert [c.token_ids for c in found] == [c.token_ids for c in expected]
     for one, other in zip(found, expected, strict=True):
         assert one.token_logp == pytest.approx(other.token_logp, abs=1e-5)
@@ -68,7 +59,7 @@ def test_a_split_over_ranks_draws_what_one_rank_draws(live):
 
 
 def test_greedy_equals_hugging_face_greedy(live):
-    model, _ = live
+    model = live.model
     for prompt, drawn in zip(PROMPTS, sampler(live, temperature=0.0).sample(PROMPTS, 1, seed=0), strict=True):
         alone = model.generate(
             torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), do_sample=False, max_new_tokens=8
@@ -79,7 +70,7 @@ def test_greedy_equals_hugging_face_greedy(live):
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
 def test_log_probs_equal_a_rescoring_at_that_temperature(live, temperature):
-    model, _ = live
+    model = live.model
     for drawn in sampler(live, temperature=temperature).sample(PROMPTS, 2, seed=5):
         prompt = PROMPTS[drawn.prompt]
         with torch.no_grad():
@@ -99,7 +90,7 @@ def test_the_draws_follow_the_distribution():
 
 
 def test_eos_ends_a_completion_also_where_padding_shares_its_id(live):
-    _, tokenizer = live
+    tokenizer = live.tokenizer
     assert tokenizer.pad_token_id == tokenizer.eos_token_id == 2
     drawn = sampler(live, max_new_tokens=24, temperature=3.0).sample(PROMPTS, 40, seed=2)
     stopped = [c for c in drawn if c.finish == "stop"]
@@ -112,7 +103,7 @@ def test_eos_ends_a_completion_also_where_padding_shares_its_id(live):
 
 
 def test_every_eos_of_the_generation_settings_stops(live):
-    model, _ = live
+    model = live.model
     kept = model.generation_config
     try:
         model.generation_config = GenerationConfig(eos_token_id=list(range(262)))
@@ -124,7 +115,7 @@ def test_every_eos_of_the_generation_settings_stops(live):
 
 def test_generation_settings_of_the_model_folder_do_not_shape_the_draw(live):
     """The trap: `generate` fills what is not given from the model's own settings, and the log-probs no longer fit."""
-    model, _ = live
+    model = live.model
     expected = sampler(live).sample(PROMPTS, 2, seed=1)
     kept = model.generation_config
     settings = GenerationConfig(repetition_penalty=5.0, top_k=2, min_new_tokens=6, suppress_tokens=[10], eos_token_id=2)
@@ -137,7 +128,7 @@ def test_generation_settings_of_the_model_folder_do_not_shape_the_draw(live):
 
 
 def test_the_training_mode_comes_back_and_no_gradient_is_kept(live):
-    model, _ = live
+    model = live.model
     model.train()
     try:
         sampler(live).sample(PROMPTS[:1], 1, seed=0)
@@ -152,12 +143,11 @@ def test_a_peft_model_samples_and_keeps_its_generation_settings(tiny):
     from peft import LoraConfig, get_peft_model
 
     base = AutoModelForCausalLM.from_pretrained(tiny)
-    tokenizer = AutoTokenizer.from_pretrained(tiny)
-    expected = PolicySampler(max_new_tokens=4).bind(base, tokenizer).sample(PROMPTS, 1, seed=1)
+    expected = sampler(Live(tiny, base)).sample(PROMPTS, 1, seed=1)
     inner = base.generation_config
     adapted = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
     outer = adapted.generation_config
-    found = PolicySampler(max_new_tokens=4).bind(adapted, tokenizer).sample(PROMPTS, 1, seed=1)
+    found = sampler(Live(tiny, adapted)).sample(PROMPTS, 1, seed=1)
     assert [c.token_ids for c in found] == [c.token_ids for c in expected]  # a fresh adapter changes nothing
     assert adapted.generation_config is outer
     assert base.generation_config is inner
@@ -168,7 +158,9 @@ def test_bad_requests_say_what_to_change(live):
         sampler(live).sample([[5], []], 1, seed=0)
     with pytest.raises(InputError, match=r"prompt 0 has 510 tokens.*context of 512"):
         sampler(live).sample([[5] * 510], 1, seed=0)
-    with pytest.raises(RuntimeError, match="bind"):
+    with pytest.raises(InputError, match="prompt 41 has no token"):
+        sampler(live).sample([[]], 1, seed=0, indices=[41])
+    with pytest.raises(RuntimeError, match="attach"):
         PolicySampler().sample([[5]], 1, seed=0)
     with pytest.raises(ValueError, match="2 indices for 1 prompts"):
         sampler(live).sample([[5]], 1, seed=0, indices=[1, 2])

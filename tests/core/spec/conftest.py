@@ -51,18 +51,53 @@ from typing import ClassVar
 
 import a_module_that_is_nowhere
 
-from nashtune.interfaces import KLController, Loss, Reference, Sampler, Schedule
+from nashtune.interfaces import KLController, Loss, Pairing, PreferenceOracle, Reference, RewardOracle, Sampler, Schedule
 
 
 class Game(Schedule):
     """A schedule that samples."""
 
-    reads: ClassVar[tuple[str, ...]] = ("oracle", "sampler")
+    reads: ClassVar[tuple[str, ...]] = ("oracle", "sampler", "pairing")
 
     def __init__(self, *, rounds: int = 3) -> None:
         self.count = rounds
 
     def rounds(self): ...
+
+
+class Steps(Schedule):
+    """A schedule that makes no pairs."""
+
+    reads: ClassVar[tuple[str, ...]] = ("oracle", "sampler")
+
+    def rounds(self): ...
+
+
+class Rollouts(Loss):
+    """Policy gradient."""
+
+    rows = "rollouts"
+    uses_beta = False
+
+    def __call__(self, batch, step): ...
+
+
+class WinRates(Loss):
+    """Reads win rates."""
+
+    uses_win_rates = True
+    uses_beta = False
+
+    def __call__(self, batch, step): ...
+
+
+class Mixed(Loss):
+    """Its pairs come from a mixture."""
+
+    mixes = True
+    uses_beta = False
+
+    def __call__(self, batch, step): ...
 
 
 class TwoAnchors(Loss):
@@ -112,6 +147,81 @@ class Mixture(Sampler):
     anchors = ("aux",)
 
     def sample(self, prompts, n, *, seed, round=0): ...
+
+
+class Best(Sampler):
+    """Chooses by scores."""
+
+    selects = True
+
+    def sample(self, prompts, n, *, seed, round=0): ...
+
+
+class Tape(Sampler):
+    """Replays."""
+
+    replays = True
+
+    def sample(self, prompts, n, *, seed, round=0): ...
+
+
+class Mixer(Sampler):
+    """Mixes."""
+
+    mixes = True
+
+    def sample(self, prompts, n, *, seed, round=0): ...
+
+
+class Plain(Sampler):
+    """Draws."""
+
+    def sample(self, prompts, n, *, seed, round=0): ...
+
+
+class Kept(Reference):
+    """Keeps log-probs."""
+
+    gives_logits = False
+    snapshot = None
+
+    def attach(self, policy): ...
+
+    def logprobs(self, batch, engine): ...
+
+
+class Judge(PreferenceOracle):
+    """Compares."""
+
+    def compare(self, prompts, first, second): ...
+
+
+class Scorer(RewardOracle):
+    """Scores."""
+
+    def score(self, prompts, completions): ...
+
+
+class Open(PreferenceOracle):
+    """Left to the run."""
+
+    chosen_by_run = True
+
+    def compare(self, prompts, first, second): ...
+
+
+class Few(Pairing):
+    """Compares some."""
+
+    def compare(self, n, random): ...
+
+    def most(self, n): ...
+
+
+class Every(Few):
+    """Compares all."""
+
+    gives_win_rates = True
 '''
 
 

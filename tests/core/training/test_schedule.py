@@ -4,13 +4,14 @@ import pytest
 
 from nashtune.errors import InputError
 from nashtune.interfaces import Round, Schedule
+from nashtune.interfaces.schedule import Anchor, Snapshot, Update
 from nashtune.schedules.offline import OfflineSchedule
 from nashtune.training.module import _refuse_other_schedules
 
 
 class TwoRounds(Schedule):
     def rounds(self) -> tuple[Round, ...]:
-        return (Round(phases=("anchor", "update")), Round(phases=("anchor", "update", "snapshot")))
+        return (Round(phases=(Anchor(), Update())), Round(phases=(Anchor(), Update(), Snapshot(name="main@2"))))
 
 
 def test_a_schedule_that_cannot_be_run_does_not_pass_for_offline() -> None:

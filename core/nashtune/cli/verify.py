@@ -1,0 +1,203 @@
+"""`nashtune verify`: run a method on games small enough to be solved, and measure how far it is from equilibrium."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nashtune.cli.output import print_json, print_table
+from nashtune.errors import InputError
+
+if TYPE_CHECKING:
+    from nashtune.games.report import Report
+    from nashtune.spec.model import Spec
+    from nashtune.spec.overrides import Override
+    from nashtune.spec.run import CommandLine
+
+SUMMARY = "run a method on preference matrices, exactly, and measure its distance from equilibrium"
+EPILOG = """\
+The loss, KL controller, references and schedule are the objects that train language models; the policy is a softmax
+over a game's actions, in float64, and each update ends at the minimiser of its loss:
+    nashtune verify onpo --rounds 200 --spec.loss.eta 0.5
+    nashtune verify inpo --game random10 --rounds 200 --spec.loss.tau 0.1 --spec.loss.eta 2 --plot inpo.png
+    nashtune verify onpo --game mine.csv --start 0.6,0.3,0.1 --rounds 50 --spec.loss.eta 0.5 --json
+    nashtune verify onpo --rounds 20 --spec.loss.eta 0.5 --pairs 1000 --pairing tournament
+Games: weighted_rps, rps, random10, condorcet[:SIZE], bradley_terry[:SCORES], or a .csv, .npy or .json file of
+P(row beats column). Several games are several prompts.
+Exit codes: 0 done, 1 an update has no finite minimiser, 2 the input was wrong."""
+DEFAULT_GAME = "weighted_rps"
+SHOWN_ACTIONS = 12
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `nashtune verify`."""
+    parser.add_argument("spec", nargs="?", metavar="SPEC", help="name or file of a spec, or a run's saved config.yaml")
+    parser.add_argument(
+        "--game",
+        action="append",
+        metavar="G",
+        help=f"name or file of a game; may be repeated (default: {DEFAULT_GAME})",
+    )
+    parser.add_argument("--rounds", metavar="T", help="rounds to play, instead of the spec's")
+    parser.add_argument("--start", metavar="P,P,...", help="policy before training, which is the reference too")
+    parser.add_argument("--pairs", metavar="N", help="sample N pairs per game and round, instead of exact expectation")
+    parser.add_argument("--pairing", metavar="P", help="with --pairs: how pairs are made (default: iid)")
+    parser.add_argument(
+        "--completions", metavar="K", help="with --pairs: completions that the pairing sees together (default: 8)"
+    )
+    parser.add_argument("--seed", metavar="S", help="with --pairs: seed of the draws (default: 0)")
+    parser.add_argument("--plot", metavar="FILE", help="save a picture of gaps and policies, a PNG")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def take(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Take `--spec` and `--spec.x.y` off the command line."""
+    from nashtune.spec.run import split_cli
+
+    line = split_cli(argv)
+    if line.configs:
+        raise InputError("verify: takes no run file; give the settings as --spec.x.y, or a run's config.yaml as SPEC")
+    return {"line": line}, list(line.rest)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Play, measure, print.
+
+    Raises:
+        InputError: a wrong option, spec or game.
+        CheckFailed: an update has no finite minimiser.
+    """
+    from nashtune.games.matrices import find_game, make_game
+
+    line: CommandLine = args.line
+    if args.spec and line.spec and args.spec != line.spec:
+        raise InputError(f"verify: two specs, {args.spec} and --spec {line.spec}; give one")
+    spec = _spec(args.spec or line.spec, line.overrides, _whole(args.rounds, "--rounds", least=1))
+    sampling = _sampling(args)
+    games = [find_game(name) for name in args.game or [DEFAULT_GAME]]
+    if args.start is not None:
+        start = _probabilities(args.start)
+        games = [make_game(game.name, game.matrix, start) for game in games]
+    picture = _picture(args.plot)
+
+    from nashtune.games.verify import Sampling, verify
+
+    report = verify(spec, games, Sampling(**sampling) if sampling else None)
+    if args.json:
+        print_json(report.to_dict())
+    else:
+        _print(report, spec)
+    if picture is not None:
+        from nashtune.games.plot import draw
+
+        draw(report, picture)
+        if not args.json:
+            print(f"picture: {picture}")
+    return 0
+
+
+def _spec(name: str | None, overrides: Sequence[Override], rounds: int | None) -> Spec:
+    from nashtune.plugins.static import class_info
+    from nashtune.spec.overrides import Override
+    from nashtune.spec.resolve import resolve
+
+    if name is None:
+        raise InputError("verify: which spec? Give its name or file; `nashtune list` shows the names")
+    spec = resolve(name, overrides)
+    if rounds is None:
+        return spec
+    if "rounds" not in {argument.name for argument in class_info(spec.schedule.target).arguments}:
+        raise InputError(f"--rounds: the schedule '{spec.schedule.name}' of {spec.name} has no number of rounds to set")
+    return resolve(name, [*overrides, Override(("schedule", "rounds"), rounds, "--rounds")])
+
+
+def _sampling(args: argparse.Namespace) -> dict[str, Any]:
+    given = {
+        name: getattr(args, name) for name in ("pairing", "completions", "seed") if getattr(args, name) is not None
+    }
+    if args.pairs is None:
+        if given:
+            raise InputError(f"--{next(iter(given))}: goes with --pairs N; without it expectations are exact")
+        return {}
+    for name, least in (("completions", 2), ("seed", 0)):
+        if name in given:
+            given[name] = _whole(given[name], f"--{name}", least=least)
+    return {"pairs": _whole(args.pairs, "--pairs", least=1), **given}
+
+
+def _whole(text: str | None, option: str, *, least: int) -> int | None:
+    if text is None:
+        return None
+    if not text.isdecimal() or int(text) < least:
+        raise InputError(f"{option}: expected a whole number >= {least}, found '{text}'")
+    return int(text)
+
+
+def _probabilities(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--start: expected probabilities such as 0.6,0.3,0.1, found '{text}'") from None
+
+
+def _picture(text: str | None) -> Path | None:
+    if text is None:
+        return None
+    path = Path(text).expanduser()
+    if path.suffix.lower() != ".png":
+        raise InputError(f"--plot {text}: a picture is a PNG file; give a name that ends in .png")
+    if not path.parent.is_dir():
+        raise InputError(f"--plot {text}: there is no folder {path.parent}")
+    return path
+
+
+def _print(report: Report, spec: Spec) -> None:
+    games = ", ".join(game.name for game in report.games)
+    print(f"{spec.name} on {games}: {report.rounds} round{'s' if report.rounds != 1 else ''}, float64")
+    columns: dict[str, Sequence[float | None]] = {"gap, last": report.gap_last, "gap, average": report.gap_average}
+    if report.bound is not None:
+        columns[f"bound {report.bound[0]}"] = report.bound[1]
+    if report.regularised is not None:
+        columns[f"gap, last, τ = {report.tau:g}"] = report.regularised
+    columns |= {"KL to start": report.kl_start, "KL from Nash": report.kl_nash}
+    if report.kl_regularised is not None:
+        columns["KL from Nash, τ"] = report.kl_regularised
+    rows = [[str(t), *(_number(values[t]) for values in columns.values())] for t in _chosen(report.rounds)]
+    print_table(["round", *columns], rows)
+    for number, game in enumerate(report.games):
+        if game.size <= SHOWN_ACTIONS:
+            named = {
+                "last": report.last[number][-1],
+                "average": report.average[number][-1],
+                "Nash": report.nash[number],
+            }
+            if report.regularised_nash is not None:
+                named["Nash, τ"] = report.regularised_nash[number]
+            print_table([f"policy on {game.name}", *map(str, range(game.size))], _policies(named))
+    if report.rate is not None:
+        print(f"average gap: like T^{report.rate:.3f} (fitted from T = {(report.rounds + 1) ** 0.5:.0f} on, T counting the start policy)")
+    if report.last_factor is not None:
+        which = "Nash" if report.kl_regularised is None else "regularised Nash"
+        print(f"KL from the {which} policy over the second half: times {report.last_factor:.6f} per round")
+    for note in report.notes:
+        print(f"note: {note}")
+
+
+def _policies(named: Mapping[str, Any]) -> list[list[str]]:
+    return [[name, *(f"{p:.6f}" for p in policy)] for name, policy in named.items()]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def _chosen(rounds: int) -> Iterator[int]:
+    """0, 1, 2, 5, 10, 20, 50, ... and the last round."""
+    yield 0
+    scale = 1
+    while scale < rounds:
+        yield from (t for t in (scale, 2 * scale, 5 * scale) if t < rounds)
+        scale *= 10
+    yield rounds

@@ -1,0 +1,114 @@
+"""How long a row may be, and what becomes of a longer one: an error, left out, or a shorter prompt."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, TypeVar
+
+from nashtune.data.rows import refuse_rows
+
+Overflow = Literal["error", "drop", "truncate_prompt"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What may be how long.
+
+    Args:
+        max_length: Tokens of prompt and completion together.
+        max_prompt_length: Tokens of the prompt.
+        overflow: What happens to a row that is longer: an error, the row is dropped, or its prompt loses its beginning
+            (a BOS stays). A completion is never cut; when it does not fit behind one prompt token, the row is dropped.
+        context: Tokens that the model can read, where it says so. A longer row that `max_length` lets through is an
+            error.
+    """
+
+    max_length: int
+    max_prompt_length: int | None = None
+    overflow: Overflow = "error"
+    context: int | None = None
+
+    @property
+    def whole(self) -> int:
+        """Tokens that prompt and completion may have together."""
+        return self.max_length if self.context is None else min(self.max_length, self.context)
+
+    def room(self, completion: int) -> int:
+        """Tokens that the prompt may have before so many completion tokens."""
+        room = self.max_length - completion
+        return room if self.max_prompt_length is None else min(room, self.max_prompt_length)
+
+
+class Measured(Protocol):
+    """A row whose prompt can be shortened: `TokenRow`, or a prompt alone; a dataclass."""
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """The prompt."""
+
+    @property
+    def where(self) -> str:
+        """`file:line`."""
+
+
+Row = TypeVar("Row", bound=Measured)
+
+
+def fit_rows(rows: Iterable[tuple[Row, int, str]], limits: Limits, bos: int | None) -> tuple[list[Row], Counter[str]]:
+    """The rows that fit, shortened where that is asked for, and how many were shortened and left out.
+
+    Args:
+        rows: Each row, the completion tokens to leave room for, and those in words.
+        limits: Lengths, and what to do beyond them.
+        bos: Token that a shortened prompt keeps at its beginning.
+
+    Raises:
+        InputError: a row is too long while overflow is "error", or longer than the model's context.
+    """
+    kept: list[Row] = []
+    counts: Counter[str] = Counter()
+    bad: list[tuple[str, str]] = []
+    for row, completion, words in rows:
+        room, prompt = limits.room(completion), row.prompt_ids
+        if len(prompt) > room:
+            if limits.overflow == "error":
+                bad.append((row.where, _too_long(len(prompt), completion, words, limits)))
+                continue
+            short = shorten(prompt, room, bos) if limits.overflow == "truncate_prompt" else None
+            if short is None:
+                counts["overflow" if limits.overflow == "drop" else "completion"] += 1
+                continue
+            counts["truncated"] += 1
+            row, prompt = replace(row, prompt_ids=short), short  # type: ignore[type-var]  # a dataclass, as Measured says
+        if limits.context is not None and len(prompt) + completion > limits.context:
+            bad.append((row.where, _beyond_context(len(prompt), words, limits)))
+        kept.append(row)
+    refuse_rows(bad)
+    return kept, counts
+
+
+def shorten(prompt_ids: Sequence[int], room: int, bos: int | None) -> tuple[int, ...] | None:
+    """The end of a prompt in `room` tokens, behind its BOS if it has one; None when no token of the text fits."""
+    if len(prompt_ids) <= room:
+        return tuple(prompt_ids)
+    first = tuple(prompt_ids[:1]) if bos is not None and prompt_ids[0] == bos else ()
+    rest = room - len(first)
+    return (*first, *prompt_ids[-rest:]) if rest > 0 else None
+
+
+def _too_long(prompt: int, completion: int, words: str, limits: Limits) -> str:
+    if prompt + completion > limits.max_length:
+        found = f"{prompt} prompt and {words} are more than data.max_length {limits.max_length}"
+    else:
+        found = f"{prompt} prompt tokens are more than data.max_prompt_length {limits.max_prompt_length}"
+    choices = "drop (leave such rows out) or truncate_prompt (keep the prompt's end)"
+    return f"{found}; raise the limit, or choose data.overflow: {choices}"
+
+
+def _beyond_context(prompt: int, words: str, limits: Limits) -> str:
+    return (
+        f"{prompt} prompt and {words} are more than the model's context of {limits.context} tokens "
+        f"(max_position_embeddings); data.max_length is {limits.max_length}, set it to {limits.context} or less"
+    )

@@ -1,0 +1,5 @@
+"""Games small enough to be solved exactly, on which `nashtune verify` plays a method. Importing this needs no torch."""
+
+from nashtune.games.matrices import Game, find_game
+
+__all__ = ["Game", "find_game"]

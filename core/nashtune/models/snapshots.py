@@ -1,0 +1,184 @@
+"""The snapshot bank: weights of the policy under names, on disk.
+
+FOLDER/main@3.safetensors   what is trained, as `HFPolicy.trainable_state_dict` names it: with LoRA the adapter alone
+FOLDER/snapshots.json       {name: {"file", "sha256"}}
+
+A file is written first and named after, so a kill leaves either a whole snapshot or none. One process writes; any
+number may read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nashtune.errors import InputError, nearest
+from nashtune.files import atomic_path, sha256_of, write_bytes_atomically
+from nashtune.logprobs.head import accumulation_dtype
+from nashtune.models.policy import HFPolicy
+
+INDEX = "snapshots.json"
+LIVE = "live"
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*")
+NEXT_STEP = "restore it from a copy, or start a new run with another --run_dir"
+
+
+class SnapshotBank:
+    """Named weights of one policy.
+
+    Args:
+        folder: Where they lie; made with the first snapshot.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def names(self) -> list[str]:
+        """Every snapshot, in the order in which they were made."""
+        return list(self._index())
+
+    def has(self, name: str) -> bool:
+        """Whether there is a snapshot of that name."""
+        return name in self._index()
+
+    def digest(self, name: str) -> str:
+        """sha256 of a snapshot's file: a version of the weights that does not depend on the run.
+
+        Raises:
+            InputError: there is no such snapshot.
+        """
+        return self._facts(name)["sha256"]
+
+    def save(self, name: str, policy: HFPolicy) -> None:
+        """Keeps the policy's weights; a snapshot of that name is replaced.
+
+        Args:
+            name: Letters, digits and `_.@-`, such as `main@3`; not `live`.
+            policy: Loaded.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        self._write(name, policy.trainable_state_dict())
+
+    def load(self, name: str, policy: HFPolicy) -> None:
+        """Gives the policy the weights of a snapshot, in place and in the policy's own precision.
+
+        Raises:
+            InputError: there is no such snapshot, its file is missing or not what was written, or it belongs to another
+                policy.
+        """
+        file = self._verified(name)
+        try:
+            policy.load_trainable_state_dict(load_file(file))
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from error
+
+    def average(self, name: str, of: Mapping[str, float], policy: HFPolicy) -> None:
+        """Makes a snapshot of a weighted mean of weights; the policy keeps its own.
+
+        Computed and kept in float32 (float64 for float64 weights), whatever the precision of the policy: in bf16 the
+        small steps of a moving average would round to nothing.
+
+        Args:
+            name: Of the new snapshot; it may be one of those it is made of.
+            of: Weight of each snapshot, `live` for the policy's current weights; they sum to 1.
+            policy: Loaded.
+
+        Raises:
+            InputError: a snapshot is missing or broken, or belongs to another policy.
+        """
+        if not math.isclose(sum(of.values()), 1.0, rel_tol=0.0, abs_tol=1e-6):
+            raise ValueError(f"snapshot {name}: the weights of its average {dict(of)} do not sum to 1")
+        live = policy.trainable_state_dict()
+        mean: dict[str, Tensor] = {}
+        with ExitStack() as opened:
+            sources = [(share, self._reader(source, live, opened)) for source, share in of.items()]
+            for key, weight in live.items():
+                dtype = accumulation_dtype(weight.dtype)
+                mean[key] = torch.zeros(weight.shape, dtype=dtype)
+                for share, read in sources:
+                    mean[key].add_(read(key).to("cpu", dtype), alpha=share)
+        self._write(name, mean)
+
+    def remove(self, name: str) -> None:
+        """Forgets a snapshot and deletes its file; one that is gone already is no error."""
+        index = self._index()
+        if index.pop(name, None):
+            self._write_index(index)
+        self._file(name).unlink(missing_ok=True)
+
+    def _write(self, name: str, weights: Mapping[str, Tensor]) -> None:
+        if not NAME.fullmatch(name) or name == LIVE:
+            raise ValueError(f"{name!r} is no name of a snapshot: use letters, digits and _.@- (and not '{LIVE}')")
+        file = self._file(name)
+        plain = {key: weight.contiguous() for key, weight in weights.items()}
+        index = self._index()
+        try:
+            if index.pop(name, None):
+                self._write_index(index)  # between the two writes the old hash would accuse the new file
+            with atomic_path(file) as partial:
+                save_file(plain, partial)
+                digest = sha256_of(partial)
+            self._write_index({**index, name: {"file": file.name, "sha256": digest}})
+        except (OSError, SafetensorError) as error:
+            raise InputError(
+                f"{file} cannot be written ({error}); other snapshots are kept. Put that right and go on with: "
+                f"nashtune fit --ckpt_path last --run_dir {self.folder.parent}"
+            ) from error
+
+    def _verified(self, name: str) -> Path:
+        file, expected = self._file(name), self._facts(name)["sha256"]
+        if not file.is_file():
+            raise InputError(f"{file} is missing, and {INDEX} beside it names it; {NEXT_STEP}")
+        if sha256_of(file) != expected:
+            raise InputError(f"{file} is torn or was altered: its sha256 is not that in {INDEX}; {NEXT_STEP}")
+        return file
+
+    def _reader(self, name: str, live: Mapping[str, Tensor], opened: ExitStack) -> Callable[[str], Tensor]:
+        """Reads one weight of a snapshot when it is asked for: a mean holds no whole snapshot in memory but its own."""
+        if name == LIVE:
+            return live.__getitem__
+        path = self._verified(name)
+        file = opened.enter_context(safe_open(str(path), framework="pt"))
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.offset_keys()}
+        if shapes != {key: tuple(weight.shape) for key, weight in live.items()}:
+            raise InputError(
+                f"{path} does not belong to this policy (another model or other policy.lora settings); {NEXT_STEP}"
+            )
+        read: Callable[[str], Tensor] = file.get_tensor
+        return read
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"
+
+    def _facts(self, name: str) -> dict[str, str]:
+        index = self._index()
+        if name not in index:
+            raise InputError(f"{self.folder}: there is no snapshot '{name}'{nearest(name, index)}")
+        return index[name]
+
+    def _index(self) -> dict[str, dict[str, str]]:
+        path = self.folder / INDEX
+        try:
+            index = json.loads(path.read_text(encoding="utf-8"))
+            for facts in index.values():
+                facts["sha256"]
+        except FileNotFoundError:
+            return {}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path} is torn or was altered; {NEXT_STEP}") from error
+        return dict(index)
+
+    def _write_index(self, index: Mapping[str, Any]) -> None:
+        write_bytes_atomically(self.folder / INDEX, (json.dumps(dict(index), indent=2) + "\n").encode())

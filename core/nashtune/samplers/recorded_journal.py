@@ -1,0 +1,91 @@
+"""Recorded completions from the journal of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nashtune.errors import InputError
+from nashtune.interfaces.sampler import Completion
+from nashtune.interfaces.schedule import Role
+from nashtune.samplers.recorded_file import different
+from nashtune.training.journal import Journal
+from nashtune.training.journal_records import Judgement, judgements_name, read_completions, read_judgements
+
+PROMPTS = "prompts"
+"""Table of a round: number and token ids of its prompts."""
+
+
+def write_prompts(journal: Journal, round: int, numbers: Sequence[int], prompts: Sequence[Sequence[int]]) -> None:
+    """Finishes the table of a round's prompts, so that a replay can tell whether it has the same ones.
+
+    Args:
+        journal: The run's.
+        round: From 1.
+        numbers: Of the prompts in the whole prompt set.
+        prompts: Their token ids.
+    """
+    journal.write_table(round, PROMPTS, {"prompt": list(numbers), "token_ids": [list(ids) for ids in prompts]})
+
+
+class JournalSource:
+    """Completions and judgements of a journal, a round at a time.
+
+    Args:
+        path: The journal's folder, or the folder of the run.
+
+    Raises:
+        InputError: there is no journal.
+    """
+
+    def __init__(self, path: Path) -> None:
+        folder = path / "journal" if (path / "journal").is_dir() else path
+        self._journal = Journal(folder)
+        self._held: tuple[int, Role] | None = None
+        self._prompts: dict[int, list[int]] = {}
+        self._groups: dict[int, dict[int, Completion]] = {}
+        if not self._journal.rounds():
+            raise InputError(f"{path}: is no journal: it has no round-001/manifest.json; name a run's folder or a file")
+
+    def find(self, round: int, role: Role, number: int, prompt_ids: Sequence[int]) -> dict[int, Completion]:
+        """Completions of a prompt by k.
+
+        Raises:
+            InputError: the round or the prompt is not there, or the prompt has other token ids.
+        """
+        if self._held != (round, role):
+            self._read(round, role)
+        where = f"{self._journal.folder}, round {round}"
+        if number not in self._groups:
+            raise InputError(f"{where}: no completion of prompt {number}; the run had other prompts in this round")
+        if list(prompt_ids) != self._prompts[number]:
+            raise InputError(different(where, number, self._prompts[number], prompt_ids))
+        return self._groups[number]
+
+    def judgements(self, round: int, part: int) -> list[Judgement] | None:
+        """A part of the judgements of a round; None where the journal has none."""
+        if not self._journal.has(round, judgements_name(part)):
+            return None
+        return read_judgements(self._journal, round, part)
+
+    def _read(self, round: int, role: Role) -> None:
+        journal = self._journal
+        parts = self._parts(round, role)
+        if not parts:
+            of_opponents = "" if role == "policy" else " of opponents"
+            rounds = [known for known in journal.rounds() if self._parts(known, role)]
+            raise InputError(
+                f"{journal.folder}: no completions{of_opponents} in round {round}; it has those of rounds {rounds}"
+            )
+        table = journal.read_table(round, PROMPTS)
+        self._prompts = dict(zip(table["prompt"], table["token_ids"], strict=True))
+        self._groups = {}
+        for part in parts:
+            for one in read_completions(journal, round, role, part)[0]:
+                self._groups.setdefault(one.prompt, {})[one.k] = replace(one, prompt=0, k=0)
+        self._held = (round, role)
+
+    def _parts(self, round: int, role: Role) -> list[int]:
+        begin = f"completions-{role}-"
+        return sorted(int(name.removeprefix(begin)) for name in self._journal.names(round) if name.startswith(begin))

@@ -1,0 +1,282 @@
+"""Weights under names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nashtune.errors import InputError
+from nashtune.logprobs import get_engine
+from nashtune.models.policy import HFPolicy, LoraSettings
+from nashtune.models.snapshots import SnapshotBank
+from nashtune.testing import tiny_model, token_batch
+
+Load = Callable[..., HFPolicy]
+BATCH = token_batch([(3, 5), (4, 6)])
+LORA = LoraSettings(r=2)
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> SnapshotBank:
+    return SnapshotBank(tmp_path / "run" / "snapshots")
+
+
+def sums(policy: HFPolicy) -> torch.Tensor:
+    return policy.logprobs(BATCH, get_engine("tiled")).sums.detach()
+
+
+def weights(policy: HFPolicy) -> dict[str, torch.Tensor]:
+    return {name: weight.clone() for name, weight in policy.trainable_state_dict().items()}
+
+
+def shake(policy: HFPolicy, seed: int) -> dict[str, torch.Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in policy.trainable_state_dict().values():
+            weight.add_(0.1 * torch.randn(weight.shape, generator=draw).to(weight.dtype))
+    return weights(policy)
+
+
+@pytest.mark.parametrize("lora", [None, LORA])
+@pytest.mark.parametrize("tie", [True, False])
+def test_a_snapshot_brings_the_policy_back(
+    tmp_path: Path, load: Load, bank: SnapshotBank, lora: LoraSettings | None, tie: bool
+) -> None:
+    policy = load(tiny_model(tmp_path / "model", tie=tie), lora=lora)
+    first, said = shake(policy, 1), sums(policy)
+    bank.save("main@1", policy)
+    second = shake(policy, 2)
+    bank.save("aux@1", policy)
+    assert not torch.equal(sums(policy), said)
+    bank.load("main@1", policy)
+    assert torch.equal(sums(policy), said)
+    assert all(torch.equal(weight, first[name]) for name, weight in weights(policy).items())
+    bank.load("aux@1", policy)
+    assert all(torch.equal(weight, second[name]) for name, weight in weights(policy).items())
+    assert bank.names() == ["main@1", "aux@1"] and bank.has("aux@1") and not bank.has("main@2")
+    assert sorted(path.name for path in bank.folder.iterdir()) == [
+        "aux@1.safetensors",
+        "main@1.safetensors",
+        "snapshots.json",
+    ]
+
+
+def test_a_snapshot_of_an_adapter_is_the_adapter(tiny: Path, load: Load, bank: SnapshotBank) -> None:
+    full, adapter = load(tiny), load(tiny, lora=LORA)
+    bank.save("full", full)
+    bank.save("adapter", adapter)
+    kept = load_file(bank.folder / "adapter.safetensors")
+    assert kept and all("lora_" in name for name in kept)
+    numbers = sum(weight.numel() for weight in kept.values())
+    assert numbers == sum(p.numel() for p in adapter.parameters() if p.requires_grad)
+    sizes = {name: (bank.folder / f"{name}.safetensors").stat().st_size for name in ("full", "adapter")}
+    assert 4 * numbers < sizes["adapter"] < 4 * numbers + 5000 < sizes["full"] / 2
+
+
+def test_tied_weights_are_kept_once_and_stay_tied(tiny: Path, load: Load, bank: SnapshotBank) -> None:
+    policy = load(tiny)
+    shake(policy, 1)
+    bank.save("main@1", policy)
+    assert "lm_head.weight" not in load_file(bank.folder / "main@1.safetensors")
+    shake(policy, 2)
+    bank.load("main@1", policy)
+    head, embedding = policy.model.get_output_embeddings().weight, policy.model.get_input_embeddings().weight
+    assert head.data_ptr() == embedding.data_ptr()
+
+
+def test_equal_weights_have_equal_digests(tiny: Path, tmp_path: Path, load: Load, bank: SnapshotBank) -> None:
+    bank.save("one", load(tiny))
+    policy = load(tiny)
+    bank.save("two", policy)
+    other = SnapshotBank(tmp_path / "other")
+    other.save("three", policy)
+    shake(policy, 1)
+    bank.save("four", policy)
+    assert bank.digest("one") == bank.digest("two") == other.digest("three") != bank.digest("four")
+    assert len(bank.digest("one")) == 64
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_moving_average_over_three_steps_is_its_closed_form(
+    tiny: Path, load: Load, bank: SnapshotBank, precision: str
+) -> None:
+    """ema_3 = d^3 w_0 + (1-d) (d^2 w_1 + d w_2 + w_3), although bf16 itself could not hold the small steps."""
+    decay = 0.98
+    policy = load(tiny, precision=precision)
+    lived = [weights(policy)]
+    bank.save("start", policy)
+    for step in (1, 2, 3):
+        lived.append(shake(policy, step))
+        before = f"ema@{step - 1}" if step > 1 else "start"
+        bank.average(f"ema@{step}", {before: decay, "live": 1 - decay}, policy)
+        assert all(torch.equal(weight, lived[-1][name]) for name, weight in weights(policy).items())
+    found = load_file(bank.folder / "ema@3.safetensors")
+    for name, start in lived[0].items():
+        expected = decay**3 * start.double()
+        for step in (1, 2, 3):
+            expected += (1 - decay) * decay ** (3 - step) * lived[step][name].double()
+        assert found[name].dtype == torch.float32
+        torch.testing.assert_close(found[name].double(), expected, rtol=1e-6, atol=1e-7)
+    bank.load("ema@3", policy)
+    for name, weight in weights(policy).items():
+        assert torch.equal(weight, found[name].to(weight.dtype))
+
+
+def test_an_average_may_replace_what_it_is_made_of(tiny: Path, load: Load, bank: SnapshotBank) -> None:
+    policy = load(tiny, lora=LORA)
+    first = shake(policy, 1)
+    bank.save("ema", policy)
+    second = shake(policy, 2)
+    bank.average("ema", {"ema": 0.25, "live": 0.75}, policy)
+    bank.load("ema", policy)
+    for name, weight in weights(policy).items():
+        torch.testing.assert_close(weight, 0.25 * first[name] + 0.75 * second[name])
+    assert bank.names() == ["ema"]
+
+
+def test_the_average_of_one_is_a_copy(tiny: Path, load: Load, bank: SnapshotBank) -> None:
+    policy = load(tiny)
+    bank.save("main@1", policy)
+    shake(policy, 1)
+    bank.average("copy", {"main@1": 1.0}, policy)
+    assert bank.digest("copy") == bank.digest("main@1")
+
+
+@pytest.mark.parametrize("harm", ["torn", "altered", "missing"])
+def test_a_file_that_is_not_what_was_written_is_named_and_changes_nothing(
+    tiny: Path, load: Load, bank: SnapshotBank, harm: str
+) -> None:
+    policy = load(tiny, lora=LORA)
+    shake(policy, 1)
+    bank.save("main@1", policy)
+    file = bank.folder / "main@1.safetensors"
+    data = bytearray(file.read_bytes())
+    if harm == "missing":
+        file.unlink()
+    elif harm == "torn":
+        file.write_bytes(data[: len(data) // 2])
+    else:
+        data[-3] ^= 1
+        file.write_bytes(data)
+    before = shake(policy, 2)
+    said = "is missing" if harm == "missing" else "is torn or was altered"
+    for use in (
+        lambda: bank.load("main@1", policy),
+        lambda: bank.average("ema@1", {"main@1": 0.5, "live": 0.5}, policy),
+    ):
+        with pytest.raises(InputError, match=rf"main@1\.safetensors {said}.*another --run_dir"):
+            use()
+    assert all(torch.equal(weight, before[name]) for name, weight in weights(policy).items())
+    assert bank.names() == ["main@1"]
+
+
+def test_a_snapshot_of_another_policy_is_named(tiny: Path, load: Load, bank: SnapshotBank) -> None:
+    bank.save("main@1", load(tiny, lora=LORA))
+    for other in (load(tiny), load(tiny, lora=LoraSettings(r=4))):
+        with pytest.raises(InputError, match=r"main@1\.safetensors.* does not belong to this policy"):
+            bank.load("main@1", other)
+        with pytest.raises(InputError, match=r"main@1\.safetensors.* does not belong to this policy"):
+            bank.average("ema@1", {"main@1": 0.5, "live": 0.5}, other)
+
+
+def test_an_unknown_snapshot_says_which_there_are(tiny: Path, load: Load, bank: SnapshotBank) -> None:
+    policy = load(tiny, lora=LORA)
+    bank.save("main@1", policy)
+    with pytest.raises(InputError, match=r"no snapshot 'main@2'; did you mean 'main@1'\? \(known: main@1\)"):
+        bank.load("main@2", policy)
+    with pytest.raises(InputError, match="no snapshot 'aux'"):
+        bank.average("ema", {"aux": 1.0}, policy)
+    with pytest.raises(InputError, match="no snapshot 'aux'"):
+        bank.digest("aux")
+
+
+@pytest.mark.parametrize("name", ["", "live", "../main", "a/b", ".hidden"])
+def test_names_that_are_no_file_names_are_refused(tiny: Path, load: Load, bank: SnapshotBank, name: str) -> None:
+    with pytest.raises(ValueError, match="is no name of a snapshot"):
+        bank.save(name, load(tiny, lora=LORA))
+
+
+def test_an_average_that_is_none_is_refused(tiny: Path, load: Load, bank: SnapshotBank) -> None:
+    with pytest.raises(ValueError, match="do not sum to 1"):
+        bank.average("ema@1", {"live": 0.9}, load(tiny, lora=LORA))
+
+
+def test_a_removed_snapshot_is_gone_and_may_be_removed_again(tiny: Path, load: Load, bank: SnapshotBank) -> None:
+    policy = load(tiny, lora=LORA)
+    bank.save("main@1", policy)
+    bank.save("main@2", policy)
+    for _ in range(2):
+        bank.remove("main@1")
+        assert bank.names() == ["main@2"] and not (bank.folder / "main@1.safetensors").exists()
+
+
+def test_a_kill_between_file_and_index_leaves_no_snapshot(
+    tiny: Path, load: Load, bank: SnapshotBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = load(tiny, lora=LORA)
+    bank.save("main@1", policy)
+    expected = shake(policy, 1)
+
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SnapshotBank, "_write_index", killed)
+    with pytest.raises(KeyboardInterrupt):
+        bank.save("main@2", policy)
+    assert (bank.folder / "main@2.safetensors").exists() and bank.names() == ["main@1"]
+    monkeypatch.undo()
+    bank.save("main@2", policy)
+    shake(policy, 2)
+    bank.load("main@2", policy)
+    assert all(torch.equal(weight, expected[name]) for name, weight in weights(policy).items())
+
+
+def test_a_kill_while_a_snapshot_is_replaced_leaves_none_and_no_false_alarm(
+    tiny: Path, load: Load, bank: SnapshotBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = load(tiny, lora=LORA)
+    bank.save("main@1", policy)
+    shake(policy, 1)
+    written = SnapshotBank._write_index
+    calls: list[int] = []
+
+    def second_is_killed(self: SnapshotBank, index: dict[str, object]) -> None:
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(1)
+        written(self, index)
+
+    monkeypatch.setattr(SnapshotBank, "_write_index", second_is_killed)
+    with pytest.raises(KeyboardInterrupt):
+        bank.save("main@1", policy)
+    monkeypatch.undo()
+    assert not bank.has("main@1")
+
+
+def test_a_full_disk_keeps_the_others(
+    tiny: Path, load: Load, bank: SnapshotBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = load(tiny, lora=LORA)
+    bank.save("main@1", policy)
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nashtune.models.snapshots.save_file", full)
+    with pytest.raises(InputError, match=r"main@2\.safetensors cannot be written.*No space.*--run_dir .*run$"):
+        bank.save("main@2", policy)
+    bank.load("main@1", policy)
+    assert sorted(path.name for path in bank.folder.iterdir()) == ["main@1.safetensors", "snapshots.json"]
+
+
+@pytest.mark.parametrize("content", ["", '{"main@1": ', "[]", '{"main@1": 3}', json.dumps({"main@1": {}})])
+def test_an_index_that_is_torn_is_named(tiny: Path, load: Load, bank: SnapshotBank, content: str) -> None:
+    bank.save("main@1", load(tiny, lora=LORA))
+    (bank.folder / "snapshots.json").write_text(content)
+    with pytest.raises(InputError, match=r"snapshots\.json is torn or was altered"):
+        bank.has("main@1")
