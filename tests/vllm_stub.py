@@ -22,6 +22,7 @@ class Stub:
         replies: What the next requests of a path get instead of an answer: {path: [(status, headers, body), ...]}.
         stale_head: Whether a reload keeps the old LM head, as vLLM's CPU build does with tied embeddings.
         logprobs_mode: As vLLM's option of that name.
+        says: What it says of its model's configuration.
         generation: What the server takes where a request says nothing.
         change: Applied to every choice of a reply.
     """
@@ -33,6 +34,7 @@ class Stub:
         self.logprobs_mode = "raw_logprobs"
         self.generation: dict[str, Any] = {"temperature": 0.3, "top_p": 0.5}
         self.change: Any = lambda choice: choice
+        self.says = {"dtype": "torch.float32"}
         self.version = "default"
         self.max_model_len = 512
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -88,7 +90,7 @@ class Stub:
             case "/v1/models":
                 return {"data": [{"id": "tiny", "max_model_len": self.max_model_len}]}
             case "/server_info":
-                return {"vllm_config": {"model_config": {"dtype": "torch.float32"}}}
+                return {"vllm_config": {"model_config": self.says}}
             case "/weight_info":
                 return {"weight_version": self.version}
             case "/update_weight_version":

@@ -87,11 +87,10 @@ def test_hard_labels_are_certain_pairs_without_the_factor_one_half():
 def test_each_completion_has_its_own_minimum():
     """Unlike DPO's, the loss is not a function of the difference of log-ratios."""
     batch = pairs(RATED)
-    at_target = {
-        **RATED,
-        "policy_chosen": [r + 10 * (p - 0.5) for r, p in zip(RATED["previous_chosen"], RATED["win_rate_chosen"])],
-        "policy_rejected": [r + 10 * (p - 0.5) for r, p in zip(RATED["previous_rejected"], RATED["win_rate_rejected"])],
-    }
+    at_target = dict(RATED)
+    for side in ("chosen", "rejected"):
+        both = zip(RATED[f"previous_{side}"], RATED[f"win_rate_{side}"], strict=True)
+        at_target[f"policy_{side}"] = [logp + 10 * (rate - 0.5) for logp, rate in both]
     best = call(SPPOLoss(eta=10.0), pairs(at_target)).values
     assert float(best.detach().abs().max()) < 1e-20
     moved = {name: [v + 1.0 for v in values] if "policy" in name else values for name, values in at_target.items()}

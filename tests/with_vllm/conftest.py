@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import socket
@@ -17,6 +18,9 @@ from pathlib import Path
 import pytest
 
 from nashtune.testing import tiny_model
+
+# `make test` has no vLLM; `make test-vllm` has
+collect_ignore_glob = [] if importlib.util.find_spec("vllm") else ["test_*.py"]
 
 START = 300  # seconds that a server may take to start
 ENVIRONMENT = {

@@ -9,10 +9,11 @@ from typing import Any
 from nashtune.cli.output import print_json
 from nashtune.errors import InputError
 from nashtune.spec.findings import Findings
+from nashtune.spec.games import check_game
 from nashtune.spec.locate import list_specs
 from nashtune.spec.resolve import build, resolve
 from nashtune.spec.run import RUN_SECTIONS, load_runs, split_cli
-from nashtune.spec.runcheck import check_run
+from nashtune.spec.runcheck import Checked, check_run
 from nashtune.spec.runoptions import put_options
 
 SUMMARY = "check a spec, and a run, without loading a model"
@@ -21,7 +22,8 @@ Takes the command line of `nashtune fit`, so that what is checked is what would 
     nashtune check dpo
     nashtune check dpo --config demo --spec.kl.beta 0.2 --trainer.max_steps 5
     nashtune check --all
-With --config it also checks the run file, reads every row, looks at the model's files and counts the steps.
+With --config it also checks the run file, reads every row, looks at the model's files and counts the steps; for a game
+also generations, judgements, forward passes and the disk that they need.
 Exit code 0 when nothing was found, 2 otherwise; each finding is one line on stderr, with file and line."""
 
 
@@ -31,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="RUN", help="run file by name or path; may be given several times, layered")
     parser.add_argument("--all", action="store_true", help="check every spec that is known by name")
     parser.add_argument("--build", action="store_true", help="also construct each component, which loads torch")
-    parser.add_argument("--json", action="store_true", help="print a JSON list: name, ok, findings, notes")
+    parser.add_argument("--json", action="store_true", help="print a JSON list: name, ok, findings, notes, plan")
 
 
 def take(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -81,18 +83,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _result(name: str | None, args: argparse.Namespace) -> dict[str, Any]:
-    notes: list[str] = []
+    checked = Checked()
     findings: list[str] = []
     try:
-        name, notes = _check(name, args)
+        name, checked = _check(name, args)
     except Findings as error:
         findings = error.lines
     except InputError as error:
         findings = [str(error)]
-    return {"name": name, "ok": not findings, "findings": findings, "notes": notes}
+    plan = checked.plan.as_dict() if checked.plan is not None else None
+    return {"name": name, "ok": not findings, "findings": findings, "notes": checked.notes, "plan": plan}
 
 
-def _check(name: str | None, args: argparse.Namespace) -> tuple[str, list[str]]:
+def _check(name: str | None, args: argparse.Namespace) -> tuple[str, Checked]:
     runs = put_options(load_runs(args.line.configs), args.options)
     source = name or runs.spec
     if source is None:
@@ -101,4 +104,6 @@ def _check(name: str | None, args: argparse.Namespace) -> tuple[str, list[str]]:
     if args.build:
         for _, component in spec.components():
             build(component)
-    return name or spec.name, check_run(spec, runs) if runs.data else []
+    if not runs.data:
+        check_game(spec)
+    return name or spec.name, check_run(spec, runs) if runs.data else Checked()

@@ -177,7 +177,8 @@ def _print(report: Report, spec: Spec) -> None:
                 named["Nash, τ"] = report.regularised_nash[number]
             print_table([f"policy on {game.name}", *map(str, range(game.size))], _policies(named))
     if report.rate is not None:
-        print(f"average gap: like T^{report.rate:.3f} (fitted from T = {(report.rounds + 1) ** 0.5:.0f} on, T counting the start policy)")
+        begin = (report.rounds + 1) ** 0.5
+        print(f"average gap: like T^{report.rate:.3f} (fitted from T = {begin:.0f} on; T counts the start policy)")
     if report.last_factor is not None:
         which = "Nash" if report.kl_regularised is None else "regularised Nash"
         print(f"KL from the {which} policy over the second half: times {report.last_factor:.6f} per round")

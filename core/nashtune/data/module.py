@@ -42,7 +42,8 @@ class PreferenceData(LightningDataModule):
         max_prompt_length: Longest prompt, in tokens.
         overflow: What to do with longer rows: stop, leave them out, or keep only the end of the prompt. Completions
             are never cut.
-        labels: hard: chosen is better for certain. soft: with probability p_chosen, a column of the rows.
+        labels: hard: chosen is better for certain. soft: with probability p_chosen, a column of the rows; in a game,
+            as the oracle says.
         ranked_pairs: Which pairs a row with ranked responses gives.
         template: chat: the tokenizer's chat template. plain: prompt and completion as they are.
         limit: Use only the first rows of each split.

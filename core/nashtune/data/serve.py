@@ -34,19 +34,19 @@ def refusals(
         context: Tokens that the model can read, where it is known.
         completion_room: Most tokens that a game's sampler draws for a prompt.
     """
+    if labels == "soft" and not uses_p_chosen:
+        yield (
+            "data.labels",
+            "soft, but the spec's loss does not read p_chosen; use data.labels: hard, or another loss",
+        )
     if rows == "prompts":
-        yield from _of_a_game(labels, ranked_pairs, max_length, context, completion_room)
+        yield from _of_a_game(ranked_pairs, max_length, context, completion_room)
         return
     if prompts_per_round is not None:
         yield (
             "data.prompts_per_round",
             f"{prompts_per_round}, but the spec's schedule draws no completions, so that no round has prompts; "
             "remove it",
-        )
-    if labels == "soft" and not uses_p_chosen:
-        yield (
-            "data.labels",
-            "soft, but the spec's loss does not read p_chosen; use data.labels: hard, or another loss",
         )
     for name, size in sizes.items():
         if rows == "examples" and size < 2:
@@ -57,14 +57,8 @@ def refusals(
 
 
 def _of_a_game(
-    labels: str, ranked_pairs: str, max_length: int, context: int | None, completion_room: int
+    ranked_pairs: str, max_length: int, context: int | None, completion_room: int
 ) -> Iterator[tuple[str, str]]:
-    if labels != "hard":
-        yield (
-            "data.labels",
-            f"{labels} reads p_chosen of the rows, and a game reads their prompts: its oracle gives the labels; "
-            "remove the option",
-        )
     if ranked_pairs != "best_worst":
         yield (
             "data.ranked_pairs",

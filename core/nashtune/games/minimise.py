@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nashtune.errors import CheckFailed
@@ -20,12 +21,33 @@ MOST_STEPS = 100
 SETTLED = 1e-9
 """In nats, relative to the first step: the correction after which nothing is left but rounding, as the error of
 Newton's method is squared."""
+ROUNDING = 1e-14
+"""A step below this share of the log-probs is none: the start is the minimiser."""
 FLAT = 1e-10
-"""Curvature below this share of the largest is none: constants, which the normaliser cancels, and unseen actions."""
+"""Curvature below this share of the largest is none: adding a constant to all logits changes no policy."""
+FAR = 20.0
+"""Nats that log-ratios move apart on the way to infinity, before rounding ends the search."""
 COLUMN_BYTES = 2**28
 
 Objective = Callable[[Tensor], Tensor]
 """Log-probs (A,) -> the objective, a scalar."""
+
+
+class _NoCurvature(Exception):
+    """The objective has a slope where its second derivative is zero."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The actions of one prompt that the objective sees.
+
+    Args:
+        held: Their numbers (n,).
+        log_mass: Log-probability of all of them together, which stays as it is; 0 where none is missing.
+    """
+
+    held: NDArray[np.int64]
+    log_mass: float
 
 
 @dataclass(frozen=True)
@@ -48,72 +70,81 @@ class Minimiser:
 
     def __init__(self, sizes: Sequence[int], *, differences_only: bool) -> None:
         self.differences_only = differences_only
-        ends = np.cumsum(sizes)
-        self._parts = [slice(int(end - size), int(end)) for size, end in zip(sizes, ends, strict=True)]
-        self._widest = max(sizes)
+        self._prompts = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
         # Prompts do not interact, so that one product with the Hessian gives column k of all of them.
-        columns = torch.zeros(self._widest, int(ends[-1]), dtype=torch.float64)
-        for part in self._parts:
-            size = part.stop - part.start
-            columns[:size, part] = torch.eye(size, dtype=torch.float64)
-        self._columns_CA = columns
+        self._columns_CA = torch.zeros(max(sizes), sum(sizes), dtype=torch.float64)
+        for numbers in self._prompts:
+            self._columns_CA[np.arange(len(numbers)), numbers] = 1.0
 
-    def __call__(self, objective: Objective, start_A: Array, rows: int) -> Array:
+    def __call__(self, objective: Objective, start_A: Array, seen_A: NDArray[np.bool_], rows: int) -> Array:
         """Log-probs of the minimiser (A,), from `start_A`.
 
-        What the objective does not see stays as it was: where the pairs leave logits undetermined (an action that was
-        never drawn), the step of least norm is taken.
+        What the objective does not see stays as it was: an action that no row holds keeps its log-prob, and where the
+        rows leave logits of others undetermined, the step of least norm is taken.
 
         Args:
             objective: What is minimised.
             start_A: Log-probs to start from (A,).
+            seen_A: Which actions the objective depends on (A,).
             rows: Number of rows that the objective sums over: bounds the memory of the Hessian.
 
         Raises:
             CheckFailed: there is no finite minimiser, or Newton's method does not find it.
         """
-        u_A = start_A
-        look = self._look(objective, u_A, rows)
+        parts = [self._part(start_A, numbers[seen_A[numbers]], numbers) for numbers in self._prompts]
+        u_A, look = start_A, self._look(objective, start_A, parts, rows)
         for _ in range(MOST_STEPS):
-            step_A = self._step(look.gradient_A, look.hessians)
+            try:
+                step_A = self._step(look.gradient_A, look.hessians, parts)
+            except _NoCurvature:
+                flat = "the loss still falls, in a direction without curvature (as a hinge does)"
+                raise self._failure(u_A - start_A, flat) from None
             size = float(np.abs(step_A).max())
-            if not np.isfinite(size):
-                break
+            if size <= ROUNDING * (1.0 + float(np.abs(u_A).max())):
+                return u_A
             slope = float(look.gradient_A @ step_A)
             share, rounding = 1.0, 1e-12 * abs(look.value)
             while True:
-                trial_A = self._normalise(u_A + share * step_A)
-                value, gradient_A = self._value_and_gradient(objective, trial_A)
+                trial_A = self._normalise(u_A + share * step_A, parts)
+                value, gradient_A = self._value_and_gradient(objective, trial_A, parts)
                 if value <= look.value + 1e-4 * share * slope + rounding or share < 1e-9:
                     break
                 share /= 2.0
             u_A = trial_A
-            correction_A = self._step(gradient_A, look.hessians)
+            correction_A = self._step(gradient_A, look.hessians, parts)
             if share == 1.0 and float(np.abs(correction_A).max()) <= SETTLED * (1.0 + size):
-                return self._normalise(u_A + correction_A)
-            look = self._look(objective, u_A, rows)
-        raise CheckFailed(self._why(u_A - start_A))
+                return self._normalise(u_A + correction_A, parts)
+            look = self._look(objective, u_A, parts, rows)
+        raise self._failure(u_A - start_A, f"after {MOST_STEPS} steps they still move")
 
-    def _why(self, moved_A: Array) -> str:
-        spread = max(float(np.ptp(moved_A[part])) for part in self._parts)
-        return (
-            f"the loss has no finite minimiser, or Newton's method does not find it: in {MOST_STEPS} steps log-ratios "
-            f"have moved {spread:.0f} nats apart and still move. A preference that is certain drives the logistic loss "
-            "of such pairs to infinity"
+    def _part(self, start_A: Array, held: NDArray[np.int64], prompt: NDArray[np.int64]) -> _Part:
+        if len(held) in (0, len(prompt)):
+            return _Part(held, 0.0)
+        top = start_A[held].max()
+        return _Part(held, float(top + np.log(np.exp(start_A[held] - top).sum())))
+
+    def _failure(self, moved_A: Array, what: str) -> CheckFailed:
+        spread = max(float(np.ptp(moved_A[numbers])) for numbers in self._prompts)
+        if spread < FAR:
+            return CheckFailed(f"Newton's method does not find the minimiser: {what}")
+        return CheckFailed(
+            f"the loss has no finite minimiser: log-ratios have moved {spread:.0f} nats apart, and {what}. A preference "
+            "that is certain drives the logistic loss of its pairs to infinity"
         )
 
-    def _normalise(self, u_A: Array) -> Array:
-        if len(self._parts) == 1:
-            return normalise(u_A)
-        return np.concatenate([normalise(u_A[part]) for part in self._parts])
+    def _normalise(self, u_A: Array, parts: Sequence[_Part]) -> Array:
+        for part in parts:
+            if len(part.held):
+                u_A[part.held] = normalise(u_A[part.held]) + part.log_mass
+        return u_A
 
-    def _value_and_gradient(self, objective: Objective, u_A: Array) -> tuple[float, Array]:
+    def _value_and_gradient(self, objective: Objective, u_A: Array, parts: Sequence[_Part]) -> tuple[float, Array]:
         leaf_A = torch.from_numpy(u_A).requires_grad_()
         value = objective(leaf_A)
         (free_A,) = torch.autograd.grad(value, leaf_A)
-        return float(value.detach()), self._to_logits(u_A, free_A.numpy())
+        return float(value.detach()), self._to_logits(u_A, free_A.numpy(), parts)
 
-    def _look(self, objective: Objective, u_A: Array, rows: int) -> _Look:
+    def _look(self, objective: Objective, u_A: Array, parts: Sequence[_Part], rows: int) -> _Look:
         leaf_A = torch.from_numpy(u_A).requires_grad_()
         value = objective(leaf_A)
         (free_A,) = torch.autograd.grad(value, leaf_A, create_graph=True)
@@ -122,45 +153,64 @@ class Minimiser:
             at_once = max(1, COLUMN_BYTES // (8 * max(rows, len(u_A))))
             columns = [
                 torch.autograd.grad(free_A, leaf_A, block, retain_graph=True, is_grads_batched=True)[0]
-                for block in (self._columns_CA[i : i + at_once] for i in range(0, self._widest, at_once))
+                for block in (self._columns_CA[i : i + at_once] for i in range(0, len(self._columns_CA), at_once))
             ]
             second_CA = torch.cat(columns).numpy()
         else:  # a loss with kinks and straight pieces between them
-            second_CA = np.zeros((self._widest, len(u_A)))
+            second_CA = np.zeros(self._columns_CA.shape)
         hessians = []
-        for part in self._parts:
-            hessian = second_CA[: part.stop - part.start, part]
+        for part, numbers in zip(parts, self._prompts, strict=True):
+            hessian = second_CA[np.ix_(part.held - numbers[0], part.held)]
             if not self.differences_only:
-                policy = np.exp(u_A[part])
+                policy = np.exp(u_A[part.held] - part.log_mass)
                 centre = np.eye(len(policy)) - policy[None, :]  # d log pi_i / d logit_j
-                total = gradient_A[part].sum()
+                total = gradient_A[part.held].sum()
                 hessian = centre.T @ hessian @ centre - total * (np.diag(policy) - np.outer(policy, policy))
             hessians.append(hessian)
-        return _Look(float(value.detach()), self._to_logits(u_A, gradient_A), hessians)
+        return _Look(float(value.detach()), self._to_logits(u_A, gradient_A, parts), hessians)
 
-    def _to_logits(self, u_A: Array, free_A: Array) -> Array:
+    def _to_logits(self, u_A: Array, free_A: Array, parts: Sequence[_Part]) -> Array:
         """Gradient with respect to logits from that with respect to free log-probs (A,)."""
         if self.differences_only:
             return free_A
-        policy_A = np.exp(u_A)
-        totals = [np.full(part.stop - part.start, free_A[part].sum()) for part in self._parts]
-        return np.asarray(free_A - policy_A * np.concatenate(totals))
+        gradient_A = free_A.copy()
+        for part in parts:
+            gradient_A[part.held] -= np.exp(u_A[part.held] - part.log_mass) * free_A[part.held].sum()
+        return gradient_A
 
-    def _step(self, gradient_A: Array, hessians: list[Array]) -> Array:
+    def _step(self, gradient_A: Array, hessians: Sequence[Array], parts: Sequence[_Part]) -> Array:
         """Newton's step (A,): of least norm where the Hessian is singular, downhill where it is not positive."""
-        steps = []
-        for part, hessian in zip(self._parts, hessians, strict=True):
-            # Scaled by the diagonal, the curvature of rare actions counts as much as that of common ones.
-            scale = np.sqrt(np.abs(np.diag(hessian)))
-            scale[scale == 0] = 1.0
-            values, vectors = np.linalg.eigh(hessian / np.outer(scale, scale))
-            along = vectors.T @ (gradient_A[part] / scale)
-            sizes = np.abs(values)
-            seen = sizes > FLAT * max(float(sizes.max()), FLAT)
-            if (np.abs(along[~seen]) > 1e-6 * (1.0 + np.abs(along).max())).any():
-                raise CheckFailed(
-                    "the loss falls in a direction in which it has no curvature, where Newton's method does not apply: "
-                    "it has kinks (a hinge), or no finite minimiser"
-                )
-            steps.append(-(vectors[:, seen] @ (along[seen] / sizes[seen])) / scale)
-        return steps[0] if len(steps) == 1 else np.concatenate(steps)
+        step_A = np.zeros_like(gradient_A)
+        for part, hessian in zip(parts, hessians, strict=True):
+            if len(part.held):
+                gradient = gradient_A[part.held]
+                step = _solve(hessian, gradient)
+                step_A[part.held] = step if gradient @ step <= 0 else _downhill(hessian, gradient)
+        return step_A
+
+
+def _solve(hessian: Array, gradient: Array) -> Array:
+    """The step of least norm with hessian step = -gradient (n,).
+
+    Raises:
+        _NoCurvature: there is none.
+    """
+    # Divided by its diagonal, each row speaks of its own action in nats, however rare that action is.
+    scale = np.abs(np.diag(hessian))
+    if (scale == 0).any():
+        if (np.abs(gradient[scale == 0]) > FLAT * np.abs(gradient).max()).any():
+            raise _NoCurvature
+        scale[scale == 0] = 1.0
+    matrix, target = hessian / scale[:, None], -gradient / scale
+    step = np.asarray(np.linalg.lstsq(matrix, target, rcond=FLAT)[0], dtype=np.float64)
+    if np.abs(matrix @ step - target).max() > 1e-6 * (1.0 + np.abs(target).max()):
+        raise _NoCurvature
+    return step
+
+
+def _downhill(hessian: Array, gradient: Array) -> Array:
+    """A step in which directions of negative curvature are taken the other way round (n,)."""
+    values, vectors = np.linalg.eigh(hessian)
+    sizes = np.abs(values)
+    curved = sizes > FLAT * sizes.max()
+    return np.asarray(-(vectors[:, curved] @ ((vectors.T @ gradient)[curved] / sizes[curved])))

@@ -17,6 +17,9 @@ from torch import Tensor
 from nashtune.games.matrices import Array, Game
 from nashtune.interfaces import Anchor, PairBatch
 
+RAREST = 1e-150
+"""Probability below which an action is not drawn any more: products of smaller ones leave the range of float64."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
@@ -102,6 +105,7 @@ class Population:
         weights, rates, first = [], [], 0
         for game in self.games:
             mu = np.exp(mu_A[first : first + game.size])
+            mu[mu < RAREST] = 0.0
             weights.append((2.0 / len(self.games)) * (np.outer(mu, mu) * game.matrix).ravel())
             rates.append(game.matrix @ mu)
             first += game.size
@@ -115,4 +119,4 @@ class Population:
             win_rate_chosen_B=rate_A[self._chosen],
             win_rate_rejected_B=rate_A[self._rejected],
         )
-        return rows if weight.all() else rows._where(rows.weight_B > 0)  # 0 times an infinite value is no number
+        return rows if weight.all() else rows._where(rows.weight_B > 0)

@@ -152,6 +152,8 @@ class TabularRunner:
     def _fit(self, start_A: Array, rows: Rows, step: Step, minimiser: Minimiser) -> Array:
         """The minimiser of the loss on the rows; where β depends on the policy, with the β that it itself leads to."""
         policy_A, beta = start_A, self._beta(rows, start_A)
+        seen_A = np.zeros(len(start_A), dtype=bool)
+        seen_A[rows.chosen_B], seen_A[rows.rejected_B] = True, True
         for _ in range(BETA_ROUNDS):
             given = Step(beta=beta, round=step.round, scale=step.scale)
 
@@ -159,7 +161,7 @@ class TabularRunner:
                 batch = rows.batch(policy_A, self._anchors, {})
                 return (self.loss(batch, given).values * rows.weight_B).sum()
 
-            policy_A = minimiser(objective, policy_A, len(rows.weight_B))
+            policy_A = minimiser(objective, policy_A, seen_A, len(rows.weight_B))
             if beta is None:
                 return policy_A
             after = self._beta(rows, policy_A)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from nashtune.errors import InputError
 from nashtune.games.matrices import Game
+from nashtune.games.population import RAREST
 from nashtune.games.report import Report, measure
 from nashtune.games.runner import RowSource, TabularRunner
 from nashtune.games.sampled import DEFAULT_COMPLETIONS, SampledPairs
@@ -98,6 +99,8 @@ def _notes(spec: Spec, report: Report, loss: Loss, source: SampledPairs | None) 
         dropped = ", ".join(f"{count} {why}" for why, count in sorted(source.dropped.items())) or "none"
         notes.append(f"sampled: {source.made} pairs in all rounds and games; dropped: {dropped}")
         notes.append("an action that no pair holds keeps its log-prob, up to the normaliser (step of least norm)")
+    if any((policy < RAREST).any() for policy in report.last):
+        notes.append(f"an action of probability below {RAREST:g} is drawn no more and keeps its log-prob")
     if spec.oracle is None:
         notes.append("no rounds of sampling: pairs are drawn from the start policy, once")
     elif report.bound is None:

@@ -64,4 +64,7 @@ class PreferenceOracle(Oracle, ABC):
 
     @abstractmethod
     def compare(self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> Tensor:
-        """P(first > second) in [0, 1] (N,), float64; swapping the two gives one minus it."""
+        """P(first > second) in [0, 1] (N,), float64; swapping the two gives one minus it.
+
+        NaN where the oracle was asked and gave no verdict: such a comparison makes no pair and is counted.
+        """

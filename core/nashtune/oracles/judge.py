@@ -135,7 +135,8 @@ class JudgeOracle(PreferenceOracle):
 
     def _verdicts(self, questions: Sequence[str]) -> list[int | None]:
         """1, -1 or 0 for each question, None where the judge gave none."""
-        results, failure = in_parallel(self._verdict, questions, self.max_parallel)
+        with self.client:
+            results, failure = in_parallel(self._verdict, questions, self.max_parallel)
         if failure is None:
             return [results[i] for i in range(len(questions))]
         if not isinstance(failure, NoAnswer | InputError):

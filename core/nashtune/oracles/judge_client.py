@@ -35,7 +35,7 @@ class _TryAgain(Exception):
 
 
 class ChatClient:
-    """One model behind one endpoint. Threads may share it.
+    """One model behind one endpoint. Threads may share it; its connections are open within `with client:`.
 
     Args:
         url: Address, as OpenAI's clients take it (http://localhost:8000/v1).
@@ -63,6 +63,18 @@ class ChatClient:
                 "name, such as OPENAI_API_KEY; a key written here would be stored with the run"
             )
 
+    def __enter__(self) -> ChatClient:
+        import httpx2
+
+        headers = {"Authorization": f"Bearer {self._key()}"} if self._key_name else {}
+        limits = httpx2.Limits(max_connections=None)  # the oracle bounds them
+        self._http = httpx2.Client(base_url=self.base, headers=headers, timeout=self.timeout, limits=limits)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._connections().close()
+        self._http = None
+
     def check(self, options: Mapping[str, Any]) -> None:
         """Whether the endpoint answers, takes the key and knows the model.
 
@@ -72,8 +84,12 @@ class ChatClient:
         Raises:
             InputError: it does not.
         """
+        with self:
+            self._check(options)
+
+    def _check(self, options: Mapping[str, Any]) -> None:
         try:
-            response = self._client().get("models")
+            response = self._connections().get("models")
         except transport_errors() as error:
             raise InputError(
                 f"oracle judge: nothing answers at {self.base} ({said(error)}); start the server, or set oracle.url"
@@ -130,7 +146,7 @@ class ChatClient:
     def _try(self, body: Mapping[str, Any]) -> str:
         self.count("requests")
         try:
-            response = self._client().post("chat/completions", json=body)
+            response = self._connections().post("chat/completions", json=body)
         except transport_errors() as error:
             raise _TryAgain(said(error)) from error
         if response.status_code in TRY_AGAIN:
@@ -142,15 +158,10 @@ class ChatClient:
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise _TryAgain(f"an answer that is no chat completion: {self._body(response)}") from error
 
-    def _client(self) -> httpx2.Client:
-        import httpx2
-
-        with self._lock:
-            if self._http is None:
-                headers = {"Authorization": f"Bearer {self._key()}"} if self._key_name else {}
-                limits = httpx2.Limits(max_connections=None)  # the oracle bounds them
-                self._http = httpx2.Client(base_url=self.base, headers=headers, timeout=self.timeout, limits=limits)
-            return self._http
+    def _connections(self) -> httpx2.Client:
+        if self._http is None:
+            raise RuntimeError("the client is closed: ask within `with client:`")
+        return self._http
 
     def _key(self) -> str:
         assert self._key_name is not None

@@ -42,7 +42,8 @@ def in_parallel(
             try:
                 done.put((i, work(questions[i], stop), None))
             except Exception as error:
-                done.put((i, None, error))
+                done.put((i, None, error))  # before the others are told, so that theirs come after it
+                stop.set()
         done.put((-1, None, None))
 
     threads = [threading.Thread(target=run, name="judge", daemon=True) for _ in range(min(workers, len(questions)))]
@@ -60,7 +61,6 @@ def in_parallel(
                 results[i] = result  # type: ignore[assignment]
             else:
                 failure = failure or error
-                stop.set()
-    finally:
+    finally:  # also when an interrupt ends the waiting
         stop.set()
     return results, failure

@@ -122,6 +122,7 @@ class GameData(LightningDataModule):
         module, phase = self._module, work.phase
         module.objective.round, module.objective.scale = work.round, phase.step_scale
         self.table.progress.phase(f"update {phase.name}", order.steps, "steps")
+        self.table.progress.advance(0 if started is None else trainer.global_step - started)
         began = trainer.global_step if started is None else started
         if fresh and phase.start is not None:
             self.table.load(phase.start)

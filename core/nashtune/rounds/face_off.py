@@ -6,6 +6,7 @@ Legend: S = answers of one policy.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,9 +75,16 @@ def face_off(table: Table, prompts: Sequence[PromptRow], folder: Path, settings:
         names.append(LIVE)
     if not chosen:
         return None
-    live = {key: weight.cpu().clone() for key, weight in table.policy.trainable_state_dict().items()}
     journal = Journal(folder / "answers")
     table.progress.round(0, 0)
+    with closing(table.progress):
+        return _face_off(table, chosen, names, journal, settings)
+
+
+def _face_off(
+    table: Table, chosen: Sequence[PromptRow], names: Sequence[str], journal: Journal, settings: SampleSettings
+) -> FaceOff:
+    live = {key: weight.cpu().clone() for key, weight in table.policy.trainable_state_dict().items()}
     texts: dict[str, list[str]] = {}
     kl: dict[str, dict[str, float]] = {}
     drawn: dict[str, list[Completion]] = {}
@@ -92,7 +100,6 @@ def face_off(table: Table, prompts: Sequence[PromptRow], folder: Path, settings:
             kl[name] = {"k1": k1, "k3": k3}
     table.policy.load_trainable_state_dict(live)
     compared = _compare(table, chosen, texts)
-    table.progress.close()
     return FaceOff(
         compared,
         kl,
@@ -115,7 +122,7 @@ def _answers(
             found = sampler.sample([row.prompt_ids for row in prompts], 1, seed=table.seed)
         said = [table.tokenizer.decode(one.token_ids, skip_special_tokens=True).strip() for one in found]
         write_completions(journal, number, "policy", 0, found, said)
-        table.progress.advance(len(prompts))
+        table.progress.done(f"{len(found)} answers, {sum(len(one.token_ids) for one in found)} tokens")
     return read_completions(journal, number, "policy", 0)
 
 
@@ -131,9 +138,11 @@ def _compare(table: Table, prompts: Sequence[PromptRow], texts: dict[str, list[s
     if oracle is None or len(texts) < 2:
         return None
     table.progress.phase("win rates", None)
-    return win_rates(
+    found = win_rates(
         [row.prompt for row in prompts],
         texts,
         lambda about, first, second: probabilities(oracle, about, first, second),
         seed=table.seed,
     )
+    table.progress.done(f"{len(found.comparisons)} comparisons")
+    return found

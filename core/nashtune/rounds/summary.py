@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from nashtune.training.journal_records import (
 
 
 def summaries(table: Table, metrics: Metrics) -> list[dict[str, Any]]:
-    """One mapping per round that was begun, for the report and `print_rounds`."""
+    """One mapping per round that was begun, for the report and `rounds_table`."""
     return [_summary(table, metrics, round) for round in table.journal.rounds()]
 
 
@@ -45,8 +46,8 @@ def _summary(table: Table, metrics: Metrics, round: int) -> dict[str, Any]:
         "pairs": len(pairs) if PAIRS in names else judged,
         "dropped": dict(Counter(dropped)),
         "steps": len(loss),
-        "loss": loss[-1] if loss else None,
-        "accuracy": accuracy[-1] if accuracy else None,
+        "loss": fmean(loss) if loss else None,
+        "accuracy": fmean(accuracy) if accuracy else None,
     }
 
 

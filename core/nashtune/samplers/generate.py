@@ -1,11 +1,10 @@
-"""What samplers of a live model share: batches by token budget, left padding, decoding with Hugging Face `generate`.
+"""What samplers of a live model share: arguments, decoding with Hugging Face `generate`, where completions end.
 
 Legend: R = rows of a batch, T = positions of the padded prompts.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from nashtune.interfaces.sampler import Completion, Sampler, Surroundings
 from nashtune.logprobs.head import base_model
 from nashtune.models.mode import frozen_mode
 from nashtune.models.policy import HFPolicy
+from nashtune.samplers.batching import batches, check_fits, left_padded, positions
 from nashtune.samplers.noise import GumbelMax, stream_seed
 from nashtune.samplers.stops import StopStrings, check_stop, eos_tokens
 
@@ -106,7 +106,9 @@ class LiveSampler(Sampler):
         if len(numbers) != len(prompts):
             raise ValueError(f"{len(numbers)} indices for {len(prompts)} prompts")
         model, weight = self._model(), self._weight(reference_weight)
-        self._check(prompts, numbers, model)
+        check_fits(
+            prompts, numbers, self.max_new_tokens, context=getattr(model.config, "max_position_embeddings", None)
+        )
         requests = [(i, k) for i in range(len(prompts)) for k in range(n)]
         drawn: dict[Request, Completion] = {}
         with _sampling_mode(model):
@@ -141,18 +143,6 @@ class LiveSampler(Sampler):
     def _noise(self, seeds: Sequence[int], device: torch.device) -> GumbelMax:
         return GumbelMax(self.temperature, seeds, device, self.top_p)
 
-    def _check(self, prompts: Sequence[Sequence[int]], numbers: Sequence[int], model: Any) -> None:
-        limit = getattr(model.config, "max_position_embeddings", None)
-        for number, prompt in zip(numbers, prompts, strict=True):
-            if not prompt:
-                raise InputError(f"sampler: prompt {number} has no token")
-            if limit is not None and len(prompt) + self.max_new_tokens > limit:
-                raise InputError(
-                    f"sampler: prompt {number} has {len(prompt)} tokens, which with "
-                    f"max_new_tokens={self.max_new_tokens} exceeds the model's context of {limit}; "
-                    "shorten the prompt or lower max_new_tokens"
-                )
-
     def _draw(
         self,
         model: Any,
@@ -161,13 +151,11 @@ class LiveSampler(Sampler):
         noise: GumbelMax,
         weight: float,
     ) -> Iterator[Completion]:
-        width = max(len(prompts[i]) for i, _ in batch)
-        ids = [[self._pad] * (width - len(prompts[i])) + list(prompts[i]) for i, _ in batch]
-        mask = [[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i, _ in batch]
-        mask_RT = torch.tensor(mask, device=model.device)
+        ids_RT, mask_RT = left_padded([prompts[i] for i, _ in batch], self._pad, model.device)
+        width = ids_RT.shape[1]
         strings = [StopStrings(self._tokenizer, self.stop, width, len(batch))] if self.stop else []
         out = model.generate(
-            input_ids=torch.tensor(ids, device=model.device),
+            input_ids=ids_RT,
             attention_mask=mask_RT,
             **positions(model, mask_RT),
             generation_config=GenerationConfig(
@@ -202,32 +190,6 @@ class LiveSampler(Sampler):
     def _tokenizer(self) -> Any:
         assert self._surroundings is not None
         return self._surroundings.tokenizer
-
-
-def batches(lengths: Sequence[int], new_tokens: int, budget: int) -> Iterator[list[int]]:
-    """Batches of requests, longest first, so that what needs most memory comes at once and neighbours are alike.
-
-    Args:
-        lengths: Prompt tokens of each request.
-        new_tokens: Tokens that each may add.
-        budget: Rows times (longest prompt + new tokens) stays within it; a batch has at least one row.
-
-    Yields:
-        Places in `lengths`; each occurs once.
-    """
-    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
-    start = 0
-    while start < len(order):
-        rows = max(1, budget // (lengths[order[start]] + new_tokens))
-        yield order[start : start + rows]
-        start += rows
-
-
-def positions(model: Any, mask_RT: Tensor) -> dict[str, Tensor]:
-    """Position ids where the model takes them: a left-padded prompt still begins at position 0."""
-    if "position_ids" not in inspect.signature(base_model(model).forward).parameters:
-        return {}
-    return {"position_ids": (mask_RT.cumsum(-1) - 1).clamp_min(0)}
 
 
 @contextmanager

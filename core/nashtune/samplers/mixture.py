@@ -21,7 +21,8 @@ from nashtune.interfaces.sampler import Surroundings
 from nashtune.logprobs.head import base_model
 from nashtune.models.policy import HFPolicy
 from nashtune.references.live import freeze
-from nashtune.samplers.generate import LiveSampler, positions
+from nashtune.samplers.batching import positions
+from nashtune.samplers.generate import LiveSampler
 
 Start = tuple[Any, Callable[[], AbstractContextManager[Any]]]
 

@@ -35,13 +35,16 @@ class RecordedSampler(Sampler):
     Args:
         path: The file; or the folder of a run, or its journal.
         completions: Completions of each prompt and round; of more that were recorded, those with the lowest k.
+        max_new_tokens: Longest completion in tokens, EOS included. Prompts are cut to leave room for it, so a replay
+            needs that of the recorded run; a recorded completion that is longer is refused.
     """
 
     replays: ClassVar[bool] = True
 
-    def __init__(self, *, path: str, completions: PositiveInt = 8) -> None:
+    def __init__(self, *, path: str, completions: PositiveInt = 8, max_new_tokens: PositiveInt = 256) -> None:
         self.path = path
         self.completions = int(completions)
+        self.max_new_tokens = int(max_new_tokens)
         self._source: FileSource | JournalSource | None = None
 
     def attach(self, surroundings: Surroundings) -> None:
@@ -86,7 +89,8 @@ class RecordedSampler(Sampler):
             role: Whose completions, in a journal.
 
         Raises:
-            InputError: the round, a prompt or some of its completions were not recorded, or a prompt is another.
+            InputError: the round, a prompt or some of its completions were not recorded, a prompt is another, or a
+                completion is too long.
         """
         numbers = range(len(prompts)) if indices is None else indices
         if len(numbers) != len(prompts):
@@ -99,6 +103,11 @@ class RecordedSampler(Sampler):
                 raise InputError(
                     f"{self.path}: prompt {number} of round {round} has completions k={sorted(group)}, and k={missing} "
                     f"of {n} are missing; lower spec.sampler.completions or record more"
+                )
+            if long := [k for k in range(n) if len(group[k].token_ids) > self.max_new_tokens]:
+                raise InputError(
+                    f"{self.path}: completion k={long[0]} of prompt {number} in round {round} has "
+                    f"{len(group[long[0]].token_ids)} tokens; raise spec.sampler.max_new_tokens={self.max_new_tokens}"
                 )
             found.extend(replace(group[k], prompt=i, k=k) for k in range(n))
         return found

@@ -52,8 +52,9 @@ class VLLMSampler(Sampler):
         timeout: Seconds until a request that brings no answer counts as failed.
         retries: Further attempts after a failed one; the waits between them double.
         backoff: Seconds before the second attempt.
-        tolerance: Largest difference in nats between the two sides' log-probs of the probe text. None takes 1e-3 where
-            both sides compute in fp32, 0.25 where one does in bf16, 0.05 where one does in fp16.
+        tolerance: Largest difference in nats between the two sides' log-probs of a token of the probe text; on average
+            a fifth of it is accepted. None takes 1e-3 where both sides compute in fp32, 1.0 where one does in bf16,
+            0.15 where one does in fp16.
 
     Raises:
         ValueError: the options contradict each other.
@@ -118,7 +119,7 @@ class VLLMSampler(Sampler):
         folder = Path(surroundings.run_dir).absolute() / "vllm"
         advice = f"What is finished is kept; go on with: nashtune fit --ckpt_path last --run_dir {surroundings.run_dir}"
         self._policy = policy
-        self._settings = Settings(
+        settings = Settings(
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
@@ -131,8 +132,8 @@ class VLLMSampler(Sampler):
             engines = [self._in_process(policy, folder / new_tag("attached"), advice)]
         probe = probe_ids(surroundings.tokenizer)
         self._version = ""
-        self._fleet = Fleet(engines, policy, folder=folder, probe=probe, tolerance=self.tolerance)
-        self._fleet.compare(self._settings)
+        self._fleet = Fleet(engines, policy, folder=folder, probe=probe, settings=settings, tolerance=self.tolerance)
+        self._fleet.compare()
 
     def sync(self, version: str) -> None:
         """Saves the live weights, has every engine load them, and compares its answers with the policy's.
@@ -176,7 +177,7 @@ class VLLMSampler(Sampler):
         wanted = [(i, k) for i in range(len(prompts)) for k in range(n)]
         requests = [Request(prompt=prompts[i], seed=stream_seed(seed, round, numbers[i], k)) for i, k in wanted]
         fleet.expect_own_weights("before")
-        drawn = fleet.draw(requests, [numbers[i] % len(fleet) for i, _ in wanted], self._settings)
+        drawn = fleet.draw(requests, [numbers[i] % len(fleet) for i, _ in wanted])
         fleet.expect_own_weights("while")
         return [
             Completion(

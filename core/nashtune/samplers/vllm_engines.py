@@ -55,6 +55,13 @@ class Settings:
     stop: tuple[str, ...]
     eos: tuple[int, ...]
 
+    def logprobs_modes(self) -> tuple[str, ...]:
+        """Those under which returned log-probs are of the distribution drawn from: raw ones only where both agree."""
+        if self.temperature == 0:  # they are not used
+            return ("raw_logprobs", "processed_logprobs", "raw_logits", "processed_logits")
+        plain = self.temperature == 1.0 and self.top_p == 1.0
+        return ("raw_logprobs", "processed_logprobs") if plain else ("processed_logprobs",)
+
     def parameters(self, seed: int) -> dict[str, Any]:
         """Sampling parameters by vLLM's names.
 
@@ -86,10 +93,17 @@ SCORING: dict[str, Any] = {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What an engine says of itself: its longest sequence in tokens, and its dtype such as "bfloat16" ("" unknown)."""
+    """What an engine says of itself.
+
+    Args:
+        max_length: Longest sequence in tokens; None where it does not say.
+        dtype: Such as "bfloat16"; "" where it does not say.
+        logprobs_mode: vLLM's option of that name; "" where it does not say.
+    """
 
     max_length: int | None
     dtype: str
+    logprobs_mode: str
 
 
 class Engine(ABC):

@@ -26,10 +26,14 @@ class Fleet:
         policy: The live policy.
         folder: Where weights are kept for the engines; nothing else may be in it.
         probe: Token ids that both sides score.
+        settings: What shapes a draw.
         tolerance: Largest difference in nats; None goes by the dtypes.
 
     Attributes:
         max_length: Tokens of a sequence that every engine takes; None where none says.
+
+    Raises:
+        InputError: an engine cannot be reached, or gives log-probs of another distribution than that of a draw.
     """
 
     def __init__(
@@ -39,28 +43,34 @@ class Fleet:
         *,
         folder: Path,
         probe: Sequence[int],
+        settings: Settings,
         tolerance: float | None,
     ) -> None:
         facts = [engine.facts() for engine in engines]
         accepted = [tolerance or tolerance_of(policy, fact.dtype) for fact in facts]
+        for engine, fact in zip(engines, facts, strict=True):
+            # rounding in 16 bits may hide the difference that top-p makes, so the engine's own word counts as well
+            if fact.logprobs_mode and fact.logprobs_mode not in settings.logprobs_modes():
+                raise engine.error(f"it gives {fact.logprobs_mode}, not {_needed(settings)}")
         self.max_length = min((fact.max_length for fact in facts if fact.max_length is not None), default=None)
         self._engines = list(zip(engines, accepted, strict=True))
         self._policy = policy
         self._folder = folder
         self._probe = probe
+        self._settings = settings
         self._tag = ""  # of the weights that this run pushed last
 
     def __len__(self) -> int:
         """Number of engines."""
         return len(self._engines)
 
-    def compare(self, settings: Settings) -> None:
+    def compare(self) -> None:
         """Pushes the weights where an engine answers otherwise than the policy, then compares a draw's log-probs.
 
         Raises:
             InputError: an engine still differs.
         """
-        on_rank_0(lambda: self._compare(settings))
+        on_rank_0(self._compare)
 
     def push(self, version: str) -> None:
         """Has every engine load the live weights, and compares its answers with the policy's.
@@ -83,7 +93,7 @@ class Fleet:
                     "was started anew; each run needs servers of its own"
                 )
 
-    def draw(self, requests: Sequence[Request], shards: Sequence[int], settings: Settings) -> list[Drawn]:
+    def draw(self, requests: Sequence[Request], shards: Sequence[int]) -> list[Drawn]:
         """Every engine draws its share at the same time; `shards` says which engine draws each request.
 
         Raises:
@@ -94,7 +104,7 @@ class Fleet:
         results: dict[int, Drawn] = {}
         with ThreadPoolExecutor(len(self)) as pool:
             futures = [
-                pool.submit(engine.draw, [requests[at] for at in share], settings, cancelled)
+                pool.submit(engine.draw, [requests[at] for at in share], self._settings, cancelled)
                 for (engine, _), share in zip(self._engines, shares, strict=True)
             ]
             try:
@@ -108,18 +118,15 @@ class Fleet:
                 cancelled.set()
         return [results[at] for at in range(len(requests))]
 
-    def _compare(self, settings: Settings) -> str:
+    def _compare(self) -> str:
+        settings = self._settings
         # not one engine's word for all of them: what differs anywhere is pushed everywhere
-        if any(not weights_difference(one, self._policy, self._probe) <= most for one, most in self._engines):
+        if not all(weights_difference(one, self._policy, self._probe).within(most) for one, most in self._engines):
             self._push("attached")
         for engine, most in self._engines if settings.temperature > 0 else []:
-            difference = draw_difference(engine, self._policy, self._probe, settings, slack=0.1 * most)
-            if not difference <= most:
-                raise engine.error(
-                    f"log-probs of drawn tokens differ by up to {difference:.3g} nats from those at "
-                    f"temperature={settings.temperature:g}, top_p={settings.top_p:g}; start the server with "
-                    "--logprobs-mode processed_logprobs"
-                )
+            difference = draw_difference(engine, self._policy, self._probe, settings, slack=min(0.1 * most, 0.02))
+            if not difference.within(most):
+                raise engine.error(f"log-probs of drawn tokens differ {difference} from {_needed(settings)}")
         return ""
 
     def _push(self, version: str) -> str:
@@ -129,12 +136,19 @@ class Fleet:
         for engine, most in self._engines:
             engine.push(folder, tag)
             difference = weights_difference(engine, self._policy, self._probe)
-            if not difference <= most:  # NaN, too
+            if not difference.within(most):
                 raise engine.error(mismatch(difference, most, self._policy))
         for old in self._folder.iterdir():
             if old != folder:
                 shutil.rmtree(old)
         return tag
+
+
+def _needed(settings: Settings) -> str:
+    return (
+        f"those at temperature={settings.temperature:g}, top_p={settings.top_p:g}; start the server with "
+        "--logprobs-mode processed_logprobs"
+    )
 
 
 def new_tag(version: str) -> str:

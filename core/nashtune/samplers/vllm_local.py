@@ -40,7 +40,11 @@ class InProcessEngine(Engine):
     def facts(self) -> Facts:
         """Asks the engine about itself."""
         config = self._llm.llm_engine.model_config
-        return Facts(max_length=int(config.max_model_len), dtype=str(config.dtype).removeprefix("torch."))
+        return Facts(
+            max_length=int(config.max_model_len),
+            dtype=str(config.dtype).removeprefix("torch."),
+            logprobs_mode=str(config.logprobs_mode),
+        )
 
     def draw(self, requests: Sequence[Request], settings: Settings, cancelled: threading.Event) -> list[Drawn]:
         """One completion of each request, in order."""

@@ -30,7 +30,7 @@ class ServerEngine(Engine):
         self._model = ""
 
     def facts(self) -> Facts:
-        """Asks for the model's name, its longest sequence and its dtype."""
+        """Asks for the model's name, its longest sequence, its dtype and its kind of log-probs."""
         models = self._http.get("/v1/models")
         try:
             self._model = str(models["data"][0]["id"])
@@ -40,8 +40,12 @@ class ServerEngine(Engine):
         info = self._http.get("/server_info?config_format=json")
         config = info.get("vllm_config") if isinstance(info, dict) else None
         model = config.get("model_config") if isinstance(config, dict) else None
-        dtype = str(model.get("dtype") or "") if isinstance(model, dict) else ""
-        return Facts(max_length=length if isinstance(length, int) else None, dtype=dtype.removeprefix("torch."))
+        said = model if isinstance(model, dict) else {}
+        return Facts(
+            max_length=length if isinstance(length, int) else None,
+            dtype=str(said.get("dtype") or "").removeprefix("torch."),
+            logprobs_mode=str(said.get("logprobs_mode") or ""),
+        )
 
     def draw(self, requests: Sequence[Request], settings: Settings, cancelled: threading.Event) -> list[Drawn]:
         """One completion of each request, in order; the first failure ends the others."""

@@ -4,59 +4,78 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from nashtune.data.serve import DataKind, refusals
 from nashtune.spec.findings import Collector
-from nashtune.spec.gamerules import attribute
+from nashtune.spec.gamerules import attribute, is_game
+from nashtune.spec.games import check_game, unanswered
 from nashtune.spec.model import Spec
+from nashtune.spec.plan import Plan
 from nashtune.spec.run import Runs
 from nashtune.spec.runoptions import check_settings
+from nashtune.spec.runplan import check_epochs, lora_of, plan_run, warmup_notes
+from nashtune.spec.settings import where_and_what
+
+if TYPE_CHECKING:
+    from nashtune.models.locate import ModelFolder
 
 SPLITS = ("train", "validation", "test")
-_ONLY_AT_START = ("demo:", "hub:")  # made or downloaded when the run starts
 
 
-def check_run(spec: Spec, runs: Runs) -> list[str]:
+@dataclass(frozen=True)
+class Checked:
+    """A run in which nothing was found to be wrong.
+
+    Args:
+        notes: What was found to be right, in sentences: rows, steps, and what cannot be known here.
+        plan: Of a game, where its rows are known.
+    """
+
+    notes: list[str] = field(default_factory=list)
+    plan: Plan | None = None
+
+
+def check_run(spec: Spec, runs: Runs) -> Checked:
     """Check everything a run file says against the spec, the rows and the model's files.
-
-    Returns:
-        What was found to be right, in sentences: rows, steps, and what cannot be known here.
 
     Raises:
         InputError: what is wrong, all of it.
     """
     options = check_settings(runs)
-    trainer = options["trainer"]
     found = Collector()
     notes: list[str] = []
-    rows = _rows(spec, options["data"], runs, found, notes)
+    declared = folder = plan = None
     with found.catch():
-        notes.append(_model(spec, options["policy"], options["data"], runs))
-    if "train" in rows:
-        note, total = _steps(rows["train"], attribute(spec.loss, "rows", "pairs"), options["data"], trainer)
+        declared = check_game(spec)
+    if question := unanswered(spec):
+        found.add(question)
+    kind: DataKind = "prompts" if is_game(spec) else attribute(spec.loss, "rows", "pairs")
+    rows = _rows(kind, options["data"], runs, found, notes)
+    with found.catch():
+        folder, note = _model(spec, options["policy"], options["data"], runs)
         notes.append(note)
-        if total < math.inf and (warmup := spec.optimizer.warmup_note(int(total))):
-            notes.append(f"note: {warmup}")
-        notes.append("note: lengths in tokens are checked when the run starts, before the model loads")
+    _check_settings(spec, kind, options["data"], folder, runs, found)
+    if kind == "prompts":
+        check_epochs(options["trainer"], runs, found)
+    if "train" in rows and kind != "prompts":
+        notes += _steps(spec, rows["train"], kind, options["data"], options["trainer"])
+    elif "train" in rows and declared is not None:
+        with found.catch():
+            plan = plan_run(spec, declared, rows["train"], options, folder)
+            notes += [*plan.lines(), *warmup_notes(spec, declared, plan)]
     found.close()
-    return notes
+    if "train" in rows:
+        notes.append("note: lengths in tokens are checked when the run starts, before the model loads")
+    return Checked(notes, plan)
 
 
-def _rows(spec: Spec, data: Mapping[str, Any], runs: Runs, found: Collector, notes: list[str]) -> dict[str, int]:
+def _rows(kind: DataKind, data: Mapping[str, Any], runs: Runs, found: Collector, notes: list[str]) -> dict[str, int]:
     """Number of rows of each split that could be read."""
+    from nashtune.data.prompts import read_prompts
     from nashtune.data.rows import read_rows
 
-    kind = attribute(spec.loss, "rows", "pairs")
-    if data["labels"] == "soft" and not attribute(spec.loss, "uses_p_chosen", False):
-        found.add(
-            f"{runs.where('data', 'labels')}: data.labels: soft, but the loss '{spec.loss.name}' does not read "
-            "p_chosen; use data.labels: hard, or another loss"
-        )
-    if kind == "examples" and data["batch_size"] < 2:
-        found.add(
-            f"{runs.where('data', 'batch_size')}: data.batch_size is 1, but the loss '{spec.loss.name}' compares each "
-            "example with another one of its micro-batch; use 2 or more"
-        )
     if data["train"] is None:
         found.add(f"{runs.where('data')}: data.train is missing; give a file, for example --data.train pairs.jsonl")
     counts = {}
@@ -68,30 +87,60 @@ def _rows(spec: Spec, data: Mapping[str, Any], runs: Runs, found: Collector, not
             notes.append(f"data.{split}: {source} is downloaded when the run starts; not checked here")
             continue
         with found.catch():
-            read = read_rows(source, kind, data["labels"], data["ranked_pairs"], data["limit"])
+            if kind == "prompts":
+                read: Any = read_prompts(source, data["limit"])
+            else:
+                read = read_rows(source, kind, data["labels"], data["ranked_pairs"], data["limit"])
             counts[split] = len(read.rows)
             notes.append(f"data.{split}: {len(read.rows)} {kind} from {source}")
             notes += [f"data.{split}: {note}" for note in read.notes()]
     return counts
 
 
-def _model(spec: Spec, policy: Mapping[str, Any], data: Mapping[str, Any], runs: Runs) -> str:
-    from nashtune.models.config import LoraSettings
+def _model(
+    spec: Spec, policy: Mapping[str, Any], data: Mapping[str, Any], runs: Runs
+) -> tuple[ModelFolder | None, str]:
+    """The policy's folders, where they are there already, and a note."""
     from nashtune.models.preflight import check_adapter_off, check_folder
+    from nashtune.models.sizes import ready_demo
 
     path, option = policy["path"], f"{runs.where('policy', 'path')}: policy.path"
-    if path.startswith(_ONLY_AT_START):
-        return f"policy: {path} is made ready when the run starts; not checked here"
+    if path.startswith(("demo:", "hub:")):
+        return ready_demo(path), f"policy: {path} is made ready when the run starts; not checked here"
     folder = check_folder(path, chat=data["template"] == "chat", option=option)
-    lora = LoraSettings(**policy["lora"]) if policy["lora"] is not None else None
     for name, reference in spec.references.items():
         if reference.name == "adapter_off":
-            check_adapter_off(folder, lora, f"{reference.where}: references.{name}")
-    return f"policy: {path} has a model, its tokenizer{' and a chat template' if data['template'] == 'chat' else ''}"
+            check_adapter_off(folder, lora_of(policy), f"{reference.where}: references.{name}")
+    template = " and a chat template" if data["template"] == "chat" else ""
+    return folder, f"policy: {path} has a model, its tokenizer{template}"
 
 
-def _steps(rows: int, kind: str, data: Mapping[str, Any], trainer: Mapping[str, Any]) -> tuple[str, float]:
-    """Optimiser steps, in words and as a number; rows dropped for their length are not known here."""
+def _check_settings(
+    spec: Spec, kind: DataKind, data: Mapping[str, Any], folder: ModelFolder | None, runs: Runs, found: Collector
+) -> None:
+    """Note settings that nothing would read, or that leave no room."""
+    from nashtune.models.sizes import context_length
+
+    sizes = {name: data[name] for name in ("batch_size", "eval_batch_size") if data[name] is not None}
+    for option, problem in refusals(
+        kind,
+        labels=data["labels"],
+        uses_p_chosen=attribute(spec.loss, "uses_p_chosen", False),
+        ranked_pairs=data["ranked_pairs"],
+        prompts_per_round=data["prompts_per_round"],
+        sizes=sizes,
+        max_length=data["max_length"],
+        context=context_length(folder) if folder is not None else None,
+        completion_room=(spec.sampler.args.get("max_new_tokens") or 0) if spec.sampler is not None else 0,
+    ):
+        section, _, key = option.partition(".")
+        named = spec.sampler.where if spec.sampler is not None else ""
+        where = runs.where(section, key) if section == "data" else spec.places.get((section, key), named)
+        found.add(f"{where_and_what(where, option)}: {problem}")
+
+
+def _steps(spec: Spec, rows: int, kind: str, data: Mapping[str, Any], trainer: Mapping[str, Any]) -> list[str]:
+    """Optimiser steps of an offline run; rows dropped for their length are not known here."""
     from nashtune.data.order import BatchOrder
 
     devices = trainer.get("devices")
@@ -113,4 +162,7 @@ def _steps(rows: int, kind: str, data: Mapping[str, Any], trainer: Mapping[str, 
     if limit >= 0:
         total = min(total, limit)
     batch = f"{rows} {kind}, batch_size {data['batch_size']}, accumulate {accumulate}, devices {ranks}"
-    return f"steps: {total if total < math.inf else 'no end'} in all, {per_epoch} per epoch ({batch})", total
+    notes = [f"steps: {total if total < math.inf else 'no end'} in all, {per_epoch} per epoch ({batch})"]
+    if total < math.inf and (warmup := spec.optimizer.warmup_note(int(total))):
+        notes.append(f"note: {warmup}")
+    return notes

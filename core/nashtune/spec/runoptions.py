@@ -11,6 +11,7 @@ from nashtune.errors import InputError, nearest
 from nashtune.plugins.source import read_module
 from nashtune.spec.annotations import parse
 from nashtune.spec.findings import Collector
+from nashtune.spec.games import check_game, unanswered
 from nashtune.spec.loader import load_yaml
 from nashtune.spec.resolve import resolve
 from nashtune.spec.run import RUN_SECTIONS, Runs, load_runs, split_cli
@@ -95,7 +96,7 @@ def check_settings(runs: Runs, *, partial: bool = False) -> dict[str, dict[str, 
 
 
 def precheck(argv: Sequence[str]) -> None:
-    """Refuse what is wrong with the spec and the run files of a training command before torch is imported.
+    """Refuse what is wrong with spec, rounds and run files of a training command before torch is imported.
 
     The command itself goes through the same functions again, with what only it knows: the checkpoint and its parser.
 
@@ -106,8 +107,12 @@ def precheck(argv: Sequence[str]) -> None:
     runs = load_runs(line.configs)
     check_settings(runs, partial=True)
     source = line.spec or runs.spec
-    if source is not None:
-        resolve(source, [*runs.overrides, *line.overrides])
+    if source is None:
+        return
+    spec = resolve(source, [*runs.overrides, *line.overrides])
+    check_game(spec)
+    if question := unanswered(spec):
+        raise InputError(question)
 
 
 def _section(runs: Runs, section: str, found: Collector, partial: bool) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Trainer
 from rich.console import Console
 
-from nashtune.evaluation.report import draw_curves, print_report, read_metrics
+from nashtune.evaluation.report import draw_curves, print_report, read_metrics, rounds_table
 from nashtune.evaluation.win_rates_plot import draw_win_rates
 from nashtune.rounds.face_off import face_off
 from nashtune.rounds.summary import summaries
@@ -49,6 +49,7 @@ def finish(
     answers = samples.answers
     if game is not None:
         report["rounds"] = summaries(game.table, metrics)
+        console.print(rounds_table(report["rounds"]))
 
         result = face_off(game.table, cli.datamodule.prompts("validation"), folder, samples.settings)
         if result is not None:

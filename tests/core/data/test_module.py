@@ -299,7 +299,6 @@ def test_a_game_leaves_room_for_completions(pairs, tokenizer) -> None:
 @pytest.mark.parametrize(
     ("options", "room", "said"),
     [
-        ({"labels": "soft"}, 8, r"data\.labels: soft reads p_chosen of the rows, and a game reads their prompts"),
         ({"ranked_pairs": "adjacent"}, 8, r"data\.ranked_pairs: adjacent pairs the answers of the rows"),
         ({"max_length": 8}, 8, r"data\.max_length: 8 leaves no token for a prompt, .* draws up to 8"),
         ({}, 512, r"sampler\.max_new_tokens: 512 leaves no token for a prompt in the model's context of 512 tokens"),
@@ -308,6 +307,14 @@ def test_a_game_leaves_room_for_completions(pairs, tokenizer) -> None:
 def test_settings_that_a_game_cannot_serve(pairs, tokenizer, options, room, said) -> None:
     with pytest.raises(InputError, match=said):
         game(PreferenceData(pairs(3), **options), tokenizer, room=room)
+
+
+def test_soft_labels_of_a_game_are_the_oracles_and_the_loss_must_read_them(pairs, tokenizer) -> None:
+    data = game(PreferenceData(pairs(3), labels="soft"), tokenizer)
+    data.setup("fit")
+    assert len(data.prompts("train")) == 3  # rows without p_chosen
+    with pytest.raises(InputError, match=r"data\.labels: soft, but the spec's loss does not read p_chosen"):
+        data.bind(tokenizer=tokenizer, rows="prompts", uses_p_chosen=False, seed=0)
 
 
 def test_prompts_per_round_is_for_games(pairs, tokenizer) -> None:

@@ -55,6 +55,29 @@ def test_params_may_name_another_component():
     assert run_case(resolve("dpo"), given)["loss"] == pytest.approx([4.0])
 
 
+def test_a_step_of_a_game_has_a_round_and_a_scale():
+    anchors = {f"{name}_{side}": [0.0] for name in ("ref", "previous") for side in ("chosen", "rejected")}
+    params = {"loss": {"eta": None, "tau": 0.5, "eta_rule": "last_iterate"}}
+    inpo = {"params": params, "inputs": {**PAIR, **anchors}}
+    first, third = (run_case(resolve("inpo"), {**inpo, "step": {"round": t}})["loss"][0] for t in (1, 3))
+    assert first == pytest.approx((5 - 1 / (0.5 * 3)) ** 2) and third == pytest.approx((5 - 1 / (0.5 * 5)) ** 2)
+    onpo = {"params": {"loss": {"eta": 2.0}}, "inputs": {**PAIR, "aux_chosen": [0.0], "aux_rejected": [0.0]}}
+    assert run_case(resolve("onpo"), {**onpo, "step": {"scale": 2.0}})["loss"] == [9.0]
+
+
+@pytest.mark.parametrize(
+    ("step", "match"),
+    [
+        ({"rounds": 2}, r"step: expected an object such as"),
+        (2, r"step: expected an object such as"),
+        ({"round": 0}, r"step\.round: 0 is not a round"),
+        ({"scale": 0}, r"step\.scale: 0 is not a number of steps"),
+    ],
+)
+def test_wrong_steps_are_refused(step, match):
+    refused("dpo", {**case(), "step": step}, match)
+
+
 def test_params_leave_the_spec_as_it_was():
     spec = resolve("dpo")
     run_case(spec, {**case(), "params": {"kl": {"beta": 0.5}}})
@@ -80,6 +103,8 @@ def test_standard_inputs_that_a_method_does_not_read_are_named():
         ("dpo", {"policy_chosen": []}, "expected a list with one number per pair"),
         ("dpo", {"ref_rejected": [1.0, 2.0]}, r"ref_rejected: shape \(2,\), but policy_chosen has \(1,\)"),
         ("dpo", {"p_chosen": [1.5]}, r"p_chosen: \[1\.5\]; a probability is in \[0, 1\]"),
+        ("sppo", {"win_rate_chosen": [-0.5]}, r"win_rate_chosen: \[-0\.5\]; a probability is in \[0, 1\]"),
+        ("sppo", {}, "sppo needs previous_chosen and previous_rejected"),
         ("simpo", {}, "simpo needs len_chosen and len_rejected"),
         ("ipo", {"len_chosen": [3], "len_rejected": [0]}, "at least one token"),
         ("kto", {}, "kto needs policy_mismatched and ref_mismatched or z0"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -122,7 +123,7 @@ def test_the_estimate_falls_with_eps_and_is_stable_at_both_ends():
         values = [kl_estimate(n, log_eps) for log_eps in logs]
         assert values[0] == values[1] == pytest.approx(kl_upper(n), abs=1e-15)  # exp(-800) is 0 in float64
         assert values[2] == pytest.approx(kl_upper(n), rel=0.02, abs=1e-15)  # and exp(-745) has one digit
-        assert all(high >= low - 1e-9 for high, low in zip(values[3:], values[4:], strict=False))
+        assert all(high >= low - 1e-9 for high, low in pairwise(values[3:]))
         assert values[-1] == 0.0 and values[-2] == pytest.approx(0.0, abs=1e-12)
         assert kl_estimate(n, math.log(sys.float_info.min)) == pytest.approx(kl_upper(n))
 
@@ -199,7 +200,7 @@ def test_version_mixtures_and_useless_oracles(live):
     sampler = best_of(live, n=2)
     sampler.sync("main@1")
     assert sampler.sample(PROMPTS, 1, seed=0)[0].version == "main@1"
-    with pytest.raises(InputError, match="set spec.sampler.name to mixture"):
+    with pytest.raises(InputError, match=r"set spec\.sampler\.name to mixture"):
         sampler.sample(PROMPTS, 1, seed=0, reference_weight=0.5)
     with pytest.raises(InputError, match="scored a completion of prompt 12 as nan"):
         best_of(live, lambda prompt, completions: [math.nan, 1.0], n=2).sample(PROMPTS[:1], 1, seed=0, indices=[12])

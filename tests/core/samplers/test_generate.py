@@ -13,7 +13,7 @@ from nashtune.data.collate import completion_batch
 from nashtune.errors import InputError
 from nashtune.logprobs import get_engine
 from nashtune.models.policy import HFPolicy, LoraSettings, PolicyConfig
-from nashtune.samplers.generate import batches
+from nashtune.samplers.batching import batches
 from nashtune.samplers.noise import GumbelMax, nucleus, stream_seed
 from nashtune.samplers.policy import PolicySampler
 from nashtune.samplers.stops import StopStrings
@@ -198,7 +198,9 @@ def spelling(untied):
 
 @pytest.mark.parametrize("stop", ["\n\n", "c", "é", "b\n"])
 def test_a_stop_string_ends_the_completion_after_the_token_that_completes_it(spelling, stop):
-    drawn = sampler(spelling, stop=[stop, "never"], max_new_tokens=40).sample([ids(spelling.tokenizer, "A")], 30, seed=0)
+    drawn = sampler(spelling, stop=[stop, "never"], max_new_tokens=40).sample(
+        [ids(spelling.tokenizer, "A")], 30, seed=0
+    )
     stopped = [c for c in drawn if c.finish == "stop"]
     assert len(stopped) > 5
     assert len({len(c.token_ids) for c in drawn}) > 1 or stop == "b\n"
@@ -268,5 +270,5 @@ def test_weights_that_diverged_are_named(untied, temperature):
     model = sharpened(untied)
     with torch.no_grad():
         model.lm_head.weight[7, 0] = torch.nan
-    with pytest.raises(InputError, match="after prompt 4 are not finite.*diverged"):
+    with pytest.raises(InputError, match=r"after prompt 4 are not finite.*diverged"):
         sampler(Live(untied, model), temperature=temperature).sample(PROMPTS[:1], 1, seed=0, indices=[4])

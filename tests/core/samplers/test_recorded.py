@@ -79,7 +79,9 @@ def test_prompts_by_number(recorded):
     sampler = recorded({"prompt": 4, "token_ids": [7]}, {"prompt": 5, "prompt_ids": PROMPTS[1], "token_ids": [8]})
     found = sampler.sample(PROMPTS[:2], 1, seed=0, indices=[4, 5])
     assert [c.token_ids for c in found] == [(7,), (8,)]
-    with pytest.raises(InputError, match=r"rows\.jsonl:2: prompt 5 was recorded with the token ids \[11\] and has \[10"):
+    with pytest.raises(
+        InputError, match=r"rows\.jsonl:2: prompt 5 was recorded with the token ids \[11\] and has \[10"
+    ):
         sampler.sample(PROMPTS[:1], 1, seed=0, indices=[5])
 
 
@@ -96,6 +98,11 @@ def test_what_was_not_recorded_is_named(recorded):
         sampler.sample(PROMPTS[:2], 2, seed=0, round=1)
     with pytest.raises(InputError, match=r"no completion of prompt 2 in round 1; it has neither.*\[5, 6, 7, 8, 9, 40"):
         sampler.sample(PROMPTS, 1, seed=0, round=1)
+    sampler.max_new_tokens = 1
+    with pytest.raises(
+        InputError, match=r"completion k=0 of prompt 0 in round 1 has 2 tokens; raise spec\.sampler\.max"
+    ):
+        sampler.sample(PROMPTS[:1], 1, seed=0, round=1)
     with pytest.raises(RuntimeError, match="attach"):
         RecordedSampler(path="x").sample(PROMPTS, 1, seed=0)
     with pytest.raises(ValueError, match="1 indices for 3 prompts"):
@@ -105,7 +112,10 @@ def test_what_was_not_recorded_is_named(recorded):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"prompt": "Hello?", "completion": "Hi."}], r":1: no token_ids; .*tokenizer\(text, add_special_tokens=False\)"),
+        (
+            [{"prompt": "Hello?", "completion": "Hi."}],
+            r":1: no token_ids; .*tokenizer\(text, add_special_tokens=False\)",
+        ),
         ([{"prompt": "Hello?", "token_ids": [7]}], ":1: prompt is text; give prompt_ids"),
         ([{"token_ids": [7]}], ":1: says of no prompt"),
         ([row(0), row(0, [])], ":2: token_ids is '.*'; a list of token ids is needed, not empty"),

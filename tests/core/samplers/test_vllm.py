@@ -186,7 +186,7 @@ def test_a_stale_head_behind_a_200_is_refused_and_the_weights_are_kept(bench, ti
     assert f"nashtune fit --ckpt_path last --run_dir {tmp_path / 'run'}" in message
     (folder,) = (tmp_path / "run" / "vllm").iterdir()
     assert (folder / "model.safetensors").is_file()
-    largest = float(message.split("differ by up to ")[1].split()[0])
+    largest = float(message.split("by up to ")[1].split()[0])
     ids = probe_ids(one.surroundings.tokenizer)
     stale = one.stubs[0]._complete({"prompt": ids, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0})
     scores = [found[str(t)]["logprob"] for found, t in zip(stale["prompt_logprobs"][1:], ids[1:], strict=True)]
@@ -228,6 +228,41 @@ def test_raw_log_probs_are_refused_where_they_are_those_of_another_distribution(
     one = bench()
     with pytest.raises(InputError, match="--logprobs-mode processed_logprobs"):
         one.sampler(**options).attach(one.surroundings)
+
+
+def test_the_kind_of_log_probs_a_server_says_it_gives_counts(bench):
+    one = bench()
+    one.stubs[0].says = {"dtype": "torch.bfloat16", "logprobs_mode": "raw_logprobs"}
+    one.ready()
+    with pytest.raises(InputError, match=r"gives raw_logprobs, not those at temperature=1, top_p=0\.99"):
+        one.ready(top_p=0.99)
+    one.stubs[0].says["logprobs_mode"] = "processed_logits"
+    with pytest.raises(InputError, match="gives processed_logits"):
+        one.ready()
+
+
+def test_a_server_in_16_bits_may_differ_by_rounding_but_not_everywhere(bench):
+    one = bench()
+    one.stubs[0].says = {"dtype": "torch.bfloat16"}
+    off = {"few": 0.7}
+
+    def shift(choice):
+        for at, score in enumerate(choice.get("prompt_logprobs", [])[1:]):
+            for found in score.values():
+                found["logprob"] += off.get("all", off.get("few", 0.0) if at % 10 == 0 else 0.0)
+        return choice
+
+    one.stubs[0].change = shift
+    one.ready()
+    off["all"] = 0.3
+    with pytest.raises(InputError, match=r"by up to 0\.3 nats, on average by 0\.3,.*accepted: 1, on average 0\.2"):
+        one.ready()
+    one.stubs[0].says = {"dtype": "torch.float32"}
+    off.clear()
+    one.ready()
+    off["few"] = float("nan")
+    with pytest.raises(InputError, match="by up to nan"):
+        one.ready()
 
 
 def test_greedy_log_probs_are_zero(bench):
@@ -435,7 +470,8 @@ class FakeLLM:
         self.stub = Stub(Path(model))
         self.stub.close()
         self.stub.logprobs_mode = str(options["logprobs_mode"])
-        self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(max_model_len=512, dtype=torch.float32))
+        config = {"max_model_len": 512, "dtype": torch.float32, "logprobs_mode": self.stub.logprobs_mode}
+        self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(**config))
         self.calls: list[str] = []
         FakeLLM.last = self
 

@@ -51,7 +51,8 @@ from typing import ClassVar
 
 import a_module_that_is_nowhere
 
-from nashtune.interfaces import KLController, Loss, Pairing, PreferenceOracle, Reference, RewardOracle, Sampler, Schedule
+from nashtune.interfaces import KLController, Loss, Pairing, PreferenceOracle, Reference, RewardOracle
+from nashtune.interfaces import Sampler, Schedule
 
 
 class Game(Schedule):

@@ -87,7 +87,8 @@ def test_a_section_that_an_offline_schedule_does_not_read(section, parts):
 def test_a_schedule_that_samples_needs_its_sections(parts):
     lines = refused(loss="dpo", kl=KL, references=BASE, schedule=f"{parts}.Game")
     assert [
-        f"reads {section}, which is missing" in line for section, line in zip(("oracle", "sampler"), lines, strict=True)
+        f"reads {section}, which is missing" in line
+        for section, line in zip(("oracle", "sampler", "pairing"), lines, strict=True)
     ]
     assert "add `oracle: NAME`" in lines[0]
 
@@ -99,6 +100,7 @@ def test_a_sampler_may_be_who_reads_a_reference(parts):
         "references": {"ref": "base", "aux": "base"},
         "oracle": "vader",
         "sampler": f"{parts}.Mixture",
+        "pairing": "best_worst",
         "schedule": {"name": f"{parts}.Game", "rounds": 2},
     }
     spec = resolve(sections)

@@ -116,7 +116,8 @@ def test_what_is_refused(phases, said):
 def test_a_round_must_have_made_its_result():
     lines = found(*DRAW, Update(start="start"), Snapshot(name="main@1"), policy="main@2")
     assert lines == [
-        "round 1: its policy: there is no snapshot 'main@2' at that point; did you mean 'main@1'? (known: main@1, start)"
+        "round 1: its policy: there is no snapshot 'main@2' at that point; did you mean 'main@1'? "
+        "(known: main@1, start)"
     ]
 
 

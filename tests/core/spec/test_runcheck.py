@@ -22,7 +22,7 @@ def run(write, tiny):
         write("\n".join(json.dumps(row) for row in lines), "rows.jsonl")
         base = write(f"policy: {{path: {tiny}}}\ndata: {{train: rows.jsonl, batch_size: 2}}\n", "base.yaml")
         more = [write(text, "run.yaml")] if text else []
-        return check_run(resolve(spec), put_options(load_runs([base, *more]), argv))
+        return check_run(resolve(spec), put_options(load_runs([base, *more]), argv)).notes
 
     return run
 
@@ -119,12 +119,14 @@ def test_bad_rows_are_named_with_their_line(run):
 
 def test_soft_labels_need_a_loss_that_reads_them(run):
     lines = refused(run, "--data.labels=soft", spec="simpo", rows=[{**PAIR, "p_chosen": 0.9}])
-    assert "the loss 'simpo' does not read p_chosen" in lines[0]
+    assert lines == [
+        "--data.labels: soft, but the spec's loss does not read p_chosen; use data.labels: hard, or another loss"
+    ]
 
 
 def test_examples_need_two_of_them_in_a_batch(run):
     lines = refused(run, "--data.batch_size=1", spec="kto")
-    assert "data.batch_size is 1, but the loss 'kto' compares each example with another one" in lines[0]
+    assert lines[0].startswith("--data.batch_size: 1, but the spec's loss compares each example with another one")
 
 
 def test_a_model_without_tokenizer_or_template(run, write, tiny, tmp_path):

@@ -1,0 +1,70 @@
+"""How large a policy is, from its files' headers and without torch: what is known of a run before it starts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from nashtune.cache import cache_root
+from nashtune.demo.model import FOLDER_NAME
+from nashtune.models.config import LoraSettings
+from nashtune.models.locate import ModelFolder, read_json
+
+BYTES = {"fp32": 4, "bf16": 2}
+EMBEDDINGS = ("embed", "wte", "wpe", "lm_head")  # parts of the names of tables that "all-linear" leaves alone
+ADAPTER_BYTES = 4  # an adapter is kept in float32
+
+
+def ready_demo(path: str) -> ModelFolder | None:
+    """The folder of `demo:smollm2` where an earlier run has unpacked it; nothing is unpacked here."""
+    folder = cache_root() / FOLDER_NAME
+    if path != "demo:smollm2" or not (folder / "config.json").is_file():
+        return None
+    return ModelFolder(path=folder, base=folder, tokenizer=folder)
+
+
+def context_length(folder: ModelFolder, option: str = "policy.path") -> int | None:
+    """Tokens that a model can read (`max_position_embeddings`), where its configuration says so.
+
+    Raises:
+        InputError: config.json is missing or cannot be read.
+    """
+    config = read_json(folder.base / "config.json", option)
+    found = config.get("max_position_embeddings", (config.get("text_config") or {}).get("max_position_embeddings"))
+    return found if isinstance(found, int) else None
+
+
+def trainable_bytes(folder: ModelFolder, precision: str, lora: LoraSettings | None) -> int | None:
+    """Size of what is trained, which is what a snapshot holds; None where no safetensors file says it.
+
+    Args:
+        folder: Of the policy.
+        precision: `policy.precision`.
+        lora: `policy.lora`; a fresh adapter's size follows from the shapes of the layers it goes on.
+    """
+    own = folder.path if folder.is_adapter and lora is None else folder.base
+    shapes = [shape for file in sorted(own.glob("*.safetensors")) for shape in _shapes(file)]
+    if not shapes:
+        return None
+    if lora is not None:
+        rows = sum(sum(shape) for name, shape in shapes if _gets_adapter(name, shape, lora))
+        return ADAPTER_BYTES * int(lora.r) * rows
+    return (ADAPTER_BYTES if folder.is_adapter else BYTES[precision]) * sum(math.prod(shape) for _, shape in shapes)
+
+
+def _shapes(file: Path) -> Iterator[tuple[str, list[int]]]:
+    """(name, shape) of each tensor: the header is JSON behind its own length in eight bytes."""
+    with file.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    return ((name, entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+
+
+def _gets_adapter(name: str, shape: list[int], lora: LoraSettings) -> bool:
+    if len(shape) != 2:
+        return False
+    module = name.removesuffix(".weight")
+    if lora.target_modules == "all-linear":
+        return not any(part in module for part in EMBEDDINGS)
+    return any(module == target or module.endswith(f".{target}") for target in lora.target_modules)
