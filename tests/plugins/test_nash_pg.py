@@ -13,11 +13,8 @@ import torch
 from torch import Tensor
 
 from game_numbers import TOKENS
-from nashtune.errors import InputError
-from nashtune.evaluation.vectors import evaluate, run_case
 from nashtune.interfaces import RolloutBatch, Step
 from nashtune.interfaces.schedule import START, Collect, Judge, Pair, Snapshot, Update
-from nashtune.spec.resolve import resolve
 from nashtune_plugins.nash_pg import NashPGLoss, NashPGSchedule
 
 COEFFICIENTS = {
@@ -182,34 +179,3 @@ def test_the_averaged_opponent_is_a_running_average():
 def test_the_formula_as_quoted_holds_on_to_the_start():
     rounds = NashPGSchedule(steps=3, opponent="ema", ema_decay=0.999, ema_of="start").rounds()
     assert rounds[2].phases[-1] == Snapshot(name="ema@3", average={START: 0.999, "live": 1 - 0.999})
-
-
-def test_a_vector_has_one_list_for_each_completion():
-    found = run_case(resolve("nash_md_pg"), {"params": {"loss": {"tau": 0.1}}, "inputs": TOKENS})
-    assert set(found) == {"loss", "grad_policy"}
-    assert [len(tokens) for tokens in found["grad_policy"]] == [3, 2, 4]
-
-
-@pytest.mark.parametrize(
-    ("change", "match"),
-    [
-        ({"polcy": [[1.0]]}, "did you mean 'policy'"),
-        ({"policy": [-1.0, -2.0]}, "one list of per-token log-probs for each completion"),
-        ({"policy": [[-1.0], []]}, "one list of per-token log-probs for each completion"),
-        ({"policy": [["x"], [1.0]]}, "'x' is not a finite number"),
-        ({"ref": [[-1.0], [-1.0]]}, r"ref: completions of \[1, 1\] tokens, but policy has \[3, 2, 4\]"),
-        ({"score": [0.5]}, "score: 1 numbers, but policy has 3 completions"),
-        ({"score": [0.5, 0.5, 1.5]}, r"is in \[0, 1\]"),
-        ({"score": 0.5}, "expected a list"),
-    ],
-)
-def test_wrong_vectors_are_refused_by_name(change, match):
-    with pytest.raises(InputError, match=match):
-        evaluate(resolve("nash_md_pg"), {"inputs": {**TOKENS, **change}}, "F: cases[0]")
-
-
-@pytest.mark.parametrize("missing", ["policy", "ref", "score"])
-def test_missing_vectors_are_named(missing):
-    inputs = {name: value for name, value in TOKENS.items() if name != missing}
-    with pytest.raises(InputError, match=missing):
-        evaluate(resolve("nash_md_pg"), {"inputs": inputs}, "F: cases[0]")

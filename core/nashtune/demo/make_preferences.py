@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveInt
 
 from nashtune.errors import InputError
+from nashtune.files import write_bytes_atomically
 from nashtune.pairing.scores import best_worst
 
 if TYPE_CHECKING:
@@ -123,9 +123,8 @@ def split(rows: Sequence[dict[str, Any]], validation_share: float) -> dict[str, 
 def write(splits: dict[str, list[dict[str, Any]]], out: Path) -> None:
     """`demo-train.jsonl` and `demo-validation.jsonl` in `out`, each complete or not there."""
     for name, rows in splits.items():
-        partial = out / f".demo-{name}.jsonl.part"
-        partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-        os.replace(partial, out / f"demo-{name}.jsonl")
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_bytes_atomically(out / f"demo-{name}.jsonl", text.encode())
 
 
 def run(args: argparse.Namespace) -> dict[str, float]:
@@ -143,17 +142,18 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     prompts = read_prompts(source.read_text(encoding="utf-8"))[: args.limit]
     folder = _model_folder(args.model)
 
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+    from nashtune.interfaces import Surroundings
+    from nashtune.models.policy import HFPolicy, PolicyConfig
     from nashtune.oracles.vader import VaderOracle
     from nashtune.samplers.policy import PolicySampler
 
     oracle = VaderOracle()
     oracle.score([""], [""])  # a missing package shows before the sampling, not after
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    sampler = PolicySampler(
-        max_new_tokens=args.max_new_tokens, temperature=args.temperature, batch_size=CHUNK * args.samples
-    ).bind(AutoModelForCausalLM.from_pretrained(folder), tokenizer)
+    policy = HFPolicy(PolicyConfig(path=str(folder)))
+    policy.load()
+    tokenizer = policy.tokenizer()
+    sampler = PolicySampler(max_new_tokens=args.max_new_tokens, temperature=args.temperature)
+    sampler.attach(Surroundings(policy=policy, tokenizer=tokenizer))
 
     texts: dict[int, list[str]] = {}
     chunks = draw(sampler, tokenizer, prompts, args.samples, args.seed)

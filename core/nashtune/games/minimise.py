@@ -33,10 +33,6 @@ Objective = Callable[[Tensor], Tensor]
 """Log-probs (A,) -> the objective, a scalar."""
 
 
-class _NoCurvature(Exception):
-    """The objective has a slope where its second derivative is zero."""
-
-
 @dataclass(frozen=True)
 class _Part:
     """The actions of one prompt that the objective sees.
@@ -94,11 +90,9 @@ class Minimiser:
         parts = [self._part(start_A, numbers[seen_A[numbers]], numbers) for numbers in self._prompts]
         u_A, look = start_A, self._look(objective, start_A, parts, rows)
         for _ in range(MOST_STEPS):
-            try:
-                step_A = self._step(look.gradient_A, look.hessians, parts)
-            except _NoCurvature:
-                flat = "the loss still falls, in a direction without curvature (as a hinge does)"
-                raise self._failure(u_A - start_A, flat) from None
+            step_A = self._step(look.gradient_A, look.hessians, parts)
+            if step_A is None:
+                raise self._failure(u_A - start_A, "it falls in a direction without curvature, as a hinge does")
             size = float(np.abs(step_A).max())
             if size <= ROUNDING * (1.0 + float(np.abs(u_A).max())):
                 return u_A
@@ -112,7 +106,8 @@ class Minimiser:
                 share /= 2.0
             u_A = trial_A
             correction_A = self._step(gradient_A, look.hessians, parts)
-            if share == 1.0 and float(np.abs(correction_A).max()) <= SETTLED * (1.0 + size):
+            settled = SETTLED * (1.0 + size)
+            if share == 1.0 and correction_A is not None and float(np.abs(correction_A).max()) <= settled:
                 return self._normalise(u_A + correction_A, parts)
             look = self._look(objective, u_A, parts, rows)
         raise self._failure(u_A - start_A, f"after {MOST_STEPS} steps they still move")
@@ -128,8 +123,8 @@ class Minimiser:
         if spread < FAR:
             return CheckFailed(f"Newton's method does not find the minimiser: {what}")
         return CheckFailed(
-            f"the loss has no finite minimiser: log-ratios have moved {spread:.0f} nats apart, and {what}. A preference "
-            "that is certain drives the logistic loss of its pairs to infinity"
+            f"the loss has no finite minimiser: log-ratios have moved {spread:.0f} nats apart and still move. A "
+            "preference that is certain drives the logistic loss of its pairs to infinity"
         )
 
     def _normalise(self, u_A: Array, parts: Sequence[_Part]) -> Array:
@@ -178,33 +173,34 @@ class Minimiser:
             gradient_A[part.held] -= np.exp(u_A[part.held] - part.log_mass) * free_A[part.held].sum()
         return gradient_A
 
-    def _step(self, gradient_A: Array, hessians: Sequence[Array], parts: Sequence[_Part]) -> Array:
-        """Newton's step (A,): of least norm where the Hessian is singular, downhill where it is not positive."""
+    def _step(self, gradient_A: Array, hessians: Sequence[Array], parts: Sequence[_Part]) -> Array | None:
+        """Newton's step (A,): of least norm where the Hessian is singular, downhill where it is not positive.
+
+        None where the objective has a slope and no curvature.
+        """
         step_A = np.zeros_like(gradient_A)
         for part, hessian in zip(parts, hessians, strict=True):
             if len(part.held):
                 gradient = gradient_A[part.held]
                 step = _solve(hessian, gradient)
+                if step is None:
+                    return None
                 step_A[part.held] = step if gradient @ step <= 0 else _downhill(hessian, gradient)
         return step_A
 
 
-def _solve(hessian: Array, gradient: Array) -> Array:
-    """The step of least norm with hessian step = -gradient (n,).
-
-    Raises:
-        _NoCurvature: there is none.
-    """
+def _solve(hessian: Array, gradient: Array) -> Array | None:
+    """The step of least norm with hessian step = -gradient (n,); None where there is none."""
     # Divided by its diagonal, each row speaks of its own action in nats, however rare that action is.
     scale = np.abs(np.diag(hessian))
     if (scale == 0).any():
         if (np.abs(gradient[scale == 0]) > FLAT * np.abs(gradient).max()).any():
-            raise _NoCurvature
+            return None
         scale[scale == 0] = 1.0
     matrix, target = hessian / scale[:, None], -gradient / scale
     step = np.asarray(np.linalg.lstsq(matrix, target, rcond=FLAT)[0], dtype=np.float64)
     if np.abs(matrix @ step - target).max() > 1e-6 * (1.0 + np.abs(target).max()):
-        raise _NoCurvature
+        return None
     return step
 
 

@@ -34,9 +34,12 @@ class Oracle:
 
     Attributes:
         chosen_by_run: True for the placeholder of specs that leave the oracle to the run file.
+        placement: Arguments that say where it runs and how patiently, and not what it answers: a run that is taken up
+            again may change them.
     """
 
     chosen_by_run: ClassVar[bool] = False
+    placement: ClassVar[tuple[str, ...]] = ()
 
     def prepare(self) -> None:
         """Called once before the policy's weights are loaded: look at files, packages and endpoints here.

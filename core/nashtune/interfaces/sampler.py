@@ -65,6 +65,7 @@ class Sampler(ABC):
         mixes: Whether `sample` honours `reference_weight`, so that the starting policy must be at hand.
         selects: Whether it needs `Surroundings.score`.
         replays: Whether it may bring the judgements of its completions too, so that no oracle is needed.
+        placement: Arguments that say where it runs and how patiently: a run that is taken up again may change them.
         completions: Completions of each prompt and round, set by the constructor's argument of that name.
         max_new_tokens: Longest completion in tokens, set likewise.
     """
@@ -72,6 +73,7 @@ class Sampler(ABC):
     mixes: ClassVar[bool] = False
     selects: ClassVar[bool] = False
     replays: ClassVar[bool] = False
+    placement: ClassVar[tuple[str, ...]] = ()
     completions: int
     max_new_tokens: int
 

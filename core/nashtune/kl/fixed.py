@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nashtune.interfaces.batch import PairBatch
+from nashtune.interfaces.batch import ExampleBatch, PairBatch
 from nashtune.interfaces.kl import KLController
 
 if TYPE_CHECKING:
@@ -29,6 +29,12 @@ class FixedKL(KLController):
         """β as a scalar on the batch's device, in the dtype of its log-probs, float32 at least."""
         import torch
 
-        logp = batch.policy_chosen if isinstance(batch, PairBatch) else batch.policy
+        logp = (
+            batch.policy_chosen
+            if isinstance(batch, PairBatch)
+            else batch.policy
+            if isinstance(batch, ExampleBatch)
+            else batch.token_logp
+        )
         # A bf16 β would be off by up to 0.4 %: 0.1 becomes 0.1001.
         return torch.tensor(self.value, dtype=torch.promote_types(logp.dtype, torch.float32), device=logp.device)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Event
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -55,6 +55,8 @@ class JudgeOracle(PreferenceOracle):
         max_parallel: Requests at the same time.
         cache: Folder for answers, by content. None: `judge` in nashtune's cache folder.
     """
+
+    placement: ClassVar[tuple[str, ...]] = ("url", "api_key_env", "timeout", "retries", "max_parallel", "cache")
 
     def __init__(
         self,

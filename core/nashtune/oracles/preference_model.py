@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jsonargparse.typing import PositiveInt
@@ -49,6 +49,8 @@ class PreferenceModelOracle(PreferenceOracle):
         precision: Of the weights, fp32 or bf16.
         device: `auto` is a GPU where there is one.
     """
+
+    placement: ClassVar[tuple[str, ...]] = ("batch_tokens", "device")
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jsonargparse.typing import PositiveInt
@@ -42,6 +42,8 @@ class RewardModelOracle(RewardOracle):
         precision: Of the weights, fp32 or bf16.
         device: `auto` is a GPU where there is one.
     """
+
+    placement: ClassVar[tuple[str, ...]] = ("batch_tokens", "device")
 
     def __init__(
         self,

@@ -17,9 +17,7 @@ import numpy as np
 from nashtune.errors import InputError
 from nashtune.interfaces import Comparisons, Completion, Paired, PreferenceOracle, RewardOracle
 from nashtune.interfaces.schedule import Role
-from nashtune.pairing.drive import drive
-from nashtune.rounds.table import Table, parts
-from nashtune.training.journal_records import (
+from nashtune.journal.records import (
     PAIRS,
     Judgement,
     Score,
@@ -30,6 +28,9 @@ from nashtune.training.journal_records import (
     write_pairs,
     write_scores,
 )
+from nashtune.pairing.drive import drive
+from nashtune.rounds.table import Table, parts
+from nashtune.samplers.recorded import RecordedSampler
 
 Asked = list[tuple[int, int, int]]  # (place of the prompt in its part, first k, second k)
 
@@ -72,9 +73,9 @@ def judge(table: Table, round: int, numbers: Sequence[int]) -> None:
         return
     began, done = time.perf_counter(), 0
     table.progress.phase("judge", sum(len(chunk) for _, chunk in missing), "prompts")
-    recorded = getattr(table.sampler, "judgements", None) if table.sampler.replays else None
+    recorded = table.sampler if isinstance(table.sampler, RecordedSampler) else None
     for part, chunk in missing:
-        known = recorded(round, part) if recorded is not None else None
+        known = recorded.judgements(round, part) if recorded is not None and table.oracle is None else None
         made = known if known is not None else _judge_part(table, round, part, chunk)
         write_judgements(table.journal, round, part, made)
         done += len(made)

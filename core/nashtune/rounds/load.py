@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 
 from nashtune.data.tokenise import TokenRow
+from nashtune.journal.records import read_judgements, read_pairs
 from nashtune.rounds.judge import answers
 from nashtune.rounds.rows import PairRow, RolloutRow, Rows
 from nashtune.rounds.table import Table, parts
-from nashtune.training.journal_records import read_judgements, read_pairs
 
 
 def load_rows(table: Table, round: int, numbers: Sequence[int]) -> Rows:

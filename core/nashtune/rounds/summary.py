@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from nashtune.evaluation.report import Metrics
-from nashtune.rounds.table import Table
-from nashtune.training.journal_records import (
+from nashtune.journal.records import (
     PAIRS,
     judgements_name,
     read_completions,
@@ -19,6 +18,7 @@ from nashtune.training.journal_records import (
     read_scores,
     scores_name,
 )
+from nashtune.rounds.table import Table
 
 
 def summaries(table: Table, metrics: Metrics) -> list[dict[str, Any]]:

@@ -12,10 +12,10 @@ from torch import Tensor
 from nashtune.data.prompts import PromptRow
 from nashtune.interfaces import LogProbEngine, Loss, Pairing, PreferenceOracle, RewardOracle, Sampler
 from nashtune.interfaces.schedule import Round, Update
+from nashtune.journal.store import Journal
 from nashtune.models.policy import HFPolicy
 from nashtune.models.snapshots import SnapshotBank
-from nashtune.training.journal import Journal
-from nashtune.training.progress import Progress
+from nashtune.rounds.progress import Progress
 
 PART = 32  # prompts of a journal file: as many are sampled and judged again after a kill in the middle of a phase
 

@@ -18,7 +18,7 @@ from nashtune.samplers.recorded_journal import JournalSource
 from nashtune.samplers.stops import eos_tokens
 
 if TYPE_CHECKING:
-    from nashtune.training.journal_records import Judgement
+    from nashtune.journal.records import Judgement
 
 
 class RecordedSampler(Sampler):

@@ -9,9 +9,9 @@ from pathlib import Path
 from nashtune.errors import InputError
 from nashtune.interfaces.sampler import Completion
 from nashtune.interfaces.schedule import Role
+from nashtune.journal.records import Judgement, judgements_name, read_completions, read_judgements
+from nashtune.journal.store import Journal
 from nashtune.samplers.recorded_file import different
-from nashtune.training.journal import Journal
-from nashtune.training.journal_records import Judgement, judgements_name, read_completions, read_judgements
 
 PROMPTS = "prompts"
 """Table of a round: number and token ids of its prompts."""

@@ -16,6 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from nashtune import __version__
 from nashtune.errors import InputError
+from nashtune.files import atomic_path
 
 SECTION = "nashtune"  # where a checkpoint keeps the run's configuration
 
@@ -33,15 +34,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Save, or leave nothing behind and say why."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         try:
-            with partial.open("wb") as stream:
+            with atomic_path(target) as partial, partial.open("wb") as stream:
                 torch.save(checkpoint, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(partial, target)
         except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
-            partial.unlink(missing_ok=True)
             raise InputError(
                 f"{target}: the checkpoint could not be written ({_reason(error)}); earlier checkpoints in "
                 f"{target.parent} are whole. Free some space and go on with: nashtune fit --ckpt_path last --run_dir "

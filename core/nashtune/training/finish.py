@@ -11,9 +11,9 @@ from rich.console import Console
 
 from nashtune.evaluation.report import draw_curves, print_report, read_metrics, rounds_table
 from nashtune.evaluation.win_rates_plot import draw_win_rates
-from nashtune.rounds.face_off import face_off
 from nashtune.rounds.summary import summaries
 from nashtune.training.export import export_policy, model_card
+from nashtune.training.face_off import face_off
 from nashtune.training.run_folder import write_json
 from nashtune.training.samples import Samples
 from nashtune.training.throughput import Throughput

@@ -11,11 +11,11 @@ from lightning.pytorch import Trainer
 from rich.console import Console
 
 from nashtune.errors import InputError, Interrupted
+from nashtune.rounds.progress import NoProgress
 from nashtune.training.bars import PlainProgress, RoundsBar
 from nashtune.training.checkpoint import Checkpoints, RunState, newest_checkpoint
 from nashtune.training.finish import finish
 from nashtune.training.game import Game
-from nashtune.training.progress import NoProgress
 from nashtune.training.ready import ready
 from nashtune.training.run_folder import choose_run_dir, claim, loggers, next_attempt
 from nashtune.training.samples import Samples, SampleSettings

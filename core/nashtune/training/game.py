@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,20 +10,20 @@ from nashtune.data.prompts import round_prompts
 from nashtune.errors import InputError
 from nashtune.interfaces import Pairing, PreferenceOracle, RewardOracle, Sampler, Surroundings
 from nashtune.interfaces.schedule import Update
+from nashtune.journal.store import Journal
 from nashtune.models.snapshots import SnapshotBank
 from nashtune.rounds.data import GameData
 from nashtune.rounds.order import WindowOrder
 from nashtune.rounds.table import Table
+from nashtune.samplers.mixture import start_logits
 from nashtune.spec.resolve import build
-from nashtune.training.journal import Journal
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
     from nashtune.data.module import PreferenceData
-    from nashtune.models.policy import HFPolicy
+    from nashtune.rounds.progress import Progress
     from nashtune.training.module import AlignmentModule
-    from nashtune.training.progress import Progress
 
 
 class Game:
@@ -141,16 +140,3 @@ class Game:
             return cast("list[float]", oracle.score([prompts[tuple(prompt_ids)]] * len(texts), texts).mean.tolist())
 
         return score
-
-
-def start_logits(policy: HFPolicy) -> tuple[Any, Callable[[], AbstractContextManager[Any]]]:
-    """A model that is the policy at its start, and the context in which it is.
-
-    With a fresh LoRA adapter that is the live model with the adapter off (peft's `get_base_model()` would keep the LoRA
-    layers active). Otherwise it is a second model, read anew: in a resumed run the live one holds other weights.
-    """
-    if policy.adapter == "fresh":
-        model = policy.loaded()
-        return model, model.disable_adapter
-    model = policy.starting_model().model.requires_grad_(False).eval().to(policy.device)
-    return model, nullcontext

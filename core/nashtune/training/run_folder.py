@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning_utilities.core.imports import module_available
 
 from nashtune.errors import InputError
+from nashtune.files import write_bytes_atomically
 
 RUN_DIR_VARIABLE = "NASHTUNE_RUN_DIR"  # rank 0 tells the ranks that it starts which folder it chose
 
@@ -83,7 +84,7 @@ def claim(folder: Path, config: Mapping[str, Any], attempt: int) -> None:
         raise InputError(f"--run_dir: {folder} cannot be made ({error.strerror}); choose another folder") from error
     header = "# Written by nashtune. Run it again with: nashtune fit --config THIS_FILE --run_dir NEW_FOLDER\n"
     text = header + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-    write_text(folder / _config_name(attempt), text)
+    write_bytes_atomically(folder / _config_name(attempt), text.encode())
     os.environ[RUN_DIR_VARIABLE] = str(folder)
 
 
@@ -105,13 +106,6 @@ def loggers(folder: Path, attempt: int) -> list[Logger]:
     return found
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file atomically."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write plain data atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_bytes_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())

@@ -81,6 +81,27 @@ def test_a_run(folder, tiny, capsys):
     assert "policy.path: no folder gone" in lines[1]
 
 
+def test_the_plan_of_a_game(folder, tiny, capsys):
+    (folder / "rows.jsonl").write_text("".join(f'{{"prompt": "Q{i}"}}\n' for i in range(9)))
+    argv = ["check", "onpo", "--spec.oracle", "vader", "--policy.path", str(tiny), "--data.train", "rows.jsonl"]
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    assert "game: 3 rounds of 3 prompts, 8 completions each\n" in out
+    assert "steps: at most 6 in all, 6 updates of 1\n" in out
+    assert main([*argv, "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert (result["plan"]["steps"], result["plan"]["generations"], result["plan"]["updates"]) == (6, 72, 6)
+    assert main(["check", "dpo", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["plan"] is None
+
+
+def test_the_phases_and_the_pairing_of_a_game_are_checked_without_a_run(capsys):
+    assert main(["check", "onpo"]) == 0
+    capsys.readouterr()
+    assert main(["check", "onpo", "--spec.sampler.completions", "6"]) == 2
+    assert "--spec.sampler.completions: the pairing tournament needs a power of two" in capsys.readouterr().err
+
+
 def test_a_saved_config_stands_alone(folder, tiny, capsys):
     import yaml
 

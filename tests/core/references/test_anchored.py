@@ -15,7 +15,7 @@ from nashtune.logprobs import EngineName, get_engine
 from nashtune.models.policy import HFPolicy, LoraSettings
 from nashtune.references.anchored import AnchoredReference, from_tensors, mix, score_rows, to_tensors
 from nashtune.testing import token_batch
-from nashtune.training.journal import Journal
+from nashtune.journal.store import Journal
 
 Load = Callable[..., HFPolicy]
 ENGINE = get_engine("tiled")

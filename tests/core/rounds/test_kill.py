@@ -17,7 +17,7 @@ MOMENTS = {
     "while judging": ("nashtune.rounds.judge:write_judgements", 2, False),
     "between judging and pairing": ("nashtune.rounds.judge:write_judgements", 1, True),
     "while pairing": ("nashtune.rounds.judge:write_pairs", 2, False),
-    "while anchoring": ("nashtune.training.journal:Journal.write_tensors", 2, False),
+    "while anchoring": ("nashtune.journal.store:Journal.write_tensors", 2, False),
     "in the first update": ("nashtune.training.module:AlignmentModule.training_step", 1, True),
     "in the middle of a later update": ("nashtune.training.module:AlignmentModule.training_step", 6, False),
     "between the last step of an update and its checkpoint": (
@@ -27,7 +27,7 @@ MOMENTS = {
     ),
     "while a snapshot is written": ("nashtune.models.snapshots:SnapshotBank._write_index", 3, False),
     "after a snapshot": ("nashtune.models.snapshots:SnapshotBank.save", 4, True),
-    "while the policies face each other": ("nashtune.rounds.face_off:write_completions", 2, False),
+    "while the policies face each other": ("nashtune.training.face_off:write_completions", 2, False),
 }
 
 

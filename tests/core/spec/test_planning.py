@@ -150,7 +150,7 @@ def test_in_words():
         "steps: at most 6 in all, 3 updates of 2",
         "generations: as recorded",
         "judgements: as recorded; they make at most 20 pairs",
-        "forward passes: at most 40 sequences in training, 66 under frozen snapshots",
+        "forward passes: at most 40 sequences in training, 68 under frozen snapshots",
         "disk: 4 snapshots; the size is known when the model is ready",
     ]
 

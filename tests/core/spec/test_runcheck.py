@@ -6,25 +6,32 @@ import pytest
 
 from nashtune.errors import InputError
 from nashtune.spec.resolve import resolve
-from nashtune.spec.run import Runs, load_runs
-from nashtune.spec.runcheck import check_run
-from nashtune.spec.runoptions import put_options, trainer_options
+from nashtune.spec.run import Runs, load_runs, split_cli
+from nashtune.spec.runcheck import Checked, check_run
+from nashtune.spec.runoptions import precheck, put_options, trainer_options
 
 PAIR = {"prompt": "Q", "chosen": "yes", "rejected": "no"}
 
 
 @pytest.fixture
-def run(write, tiny):
+def checked(write, tiny):
     """Checks a run of ten pairs, with options on top."""
 
-    def run(*argv: str, spec: str = "dpo", text: str = "", rows: list | None = None) -> list[str]:
+    def checked(*argv: str, spec: str = "dpo", text: str = "", rows: list | None = None) -> Checked:
         lines = rows if rows is not None else [{**PAIR, "prompt": f"Q{i}"} for i in range(10)]
         write("\n".join(json.dumps(row) for row in lines), "rows.jsonl")
         base = write(f"policy: {{path: {tiny}}}\ndata: {{train: rows.jsonl, batch_size: 2}}\n", "base.yaml")
-        more = [write(text, "run.yaml")] if text else []
-        return check_run(resolve(spec), put_options(load_runs([base, *more]), argv)).notes
+        runs = load_runs([base, *([write(text, "run.yaml")] if text else [])])
+        line = split_cli(argv)
+        return check_run(resolve(spec, [*runs.overrides, *line.overrides]), put_options(runs, line.rest))
 
-    return run
+    return checked
+
+
+@pytest.fixture
+def run(checked):
+    """The notes of such a run."""
+    return lambda *argv, **kwargs: checked(*argv, **kwargs).notes
 
 
 def refused(run, *argv, **kwargs) -> list[str]:
@@ -170,3 +177,113 @@ def test_the_trainers_options_are_those_of_lightning():
     from lightning.pytorch import Trainer
 
     assert set(trainer_options()) == set(inspect.signature(Trainer).parameters)
+
+
+ORACLE = "--spec.oracle=vader"
+ASK = [{"prompt": f"Q{i}"} for i in range(10)]
+
+
+def test_a_game_reads_prompts_and_says_what_it_will_do(checked):
+    """Two rounds of 5 prompts with 8 completions; pairs of a tournament in windows of 2: 3 steps, twice a round."""
+    found = checked(ORACLE, "--spec.schedule.rounds=2", "--spec.sampler.max_new_tokens=64", spec="onpo", rows=ASK)
+    assert "data.train: 10 prompts from rows.jsonl" in found.notes
+    assert "game: 2 rounds of 5 prompts, 8 completions each" in found.notes
+    assert "steps: at most 12 in all, 4 updates of 3" in found.notes
+    assert "generations: 80 completions of at most 64 tokens" in found.notes
+    assert "judgements: at most 80 scores; they make at most 10 pairs" in found.notes
+    assert "forward passes: at most 40 sequences in training, 40 under frozen snapshots" in found.notes
+    assert any(note.startswith("disk: 5 snapshots of 108 kB; at most 1.4") for note in found.notes)
+    assert found.plan is not None
+    assert (found.plan.steps, found.plan.snapshots) == (12, 5)
+    assert checked().plan is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--data.prompts_per_round=4"], "game: 3 rounds of 4 prompts, 8 completions each"),
+        (["--data.limit=6"], "game: 3 rounds of 2 prompts, 8 completions each"),
+        (["--trainer.max_epochs=2"], "steps: at most 24 in all, 6 updates of 4"),
+        (["--trainer.accumulate_grad_batches=2"], "steps: at most 6 in all, 6 updates of 1"),
+        (["--trainer.max_steps=3"], "note: trainer.max_steps 3 ends the game before its last round is over"),
+        (["--spec.schedule.aux=virtual"], "steps: at most 6 in all, 3 updates of 2"),
+        (["--spec.pairing=iid"], "judgements: at most 80 scores; they make at most 40 pairs"),
+        (["--spec.sampler.completions=4"], "generations: 40 completions"),
+        (["--policy.lora", "{r: 4}"], "disk: 7 snapshots of 16.4 kB"),
+        (["--policy.path=hub:owner/name"], "disk: 7 snapshots; the size is known when the model is ready"),
+        (["--spec.optimizer.warmup=50"], "note: an update warms up like a run of its own: warm-up of 50 steps in a"),
+        (["--engine=dense", "--samples.prompts=2"], "steps: at most 12 in all"),
+    ],
+)
+def test_the_plan_of_a_game_follows_its_options(run, argv, said):
+    assert any(said in note for note in run(ORACLE, *argv, spec="onpo", rows=ASK))
+
+
+def test_an_oracle_that_compares_is_counted_in_comparisons(run):
+    oracle = ["--spec.oracle=raters", "--spec.oracle.raters", "[sentiment, brevity, distinct_2]"]
+    assert "judgements: at most 110 comparisons; they make at most 10 pairs" in run(*oracle, spec="onpo", rows=ASK)
+
+
+def test_a_selecting_sampler_draws_and_scores_more(run):
+    notes = run(ORACLE, "--spec.sampler=best_of_n", "--spec.sampler.n=4", spec="onpo", rows=ASK)
+    assert "generations: 320 completions of at most 256 tokens" in notes
+    assert "judgements: at most 400 scores; they make at most 10 pairs" in notes
+
+
+def test_a_replay_generates_and_judges_nothing(run):
+    notes = run("--spec.sampler=recorded", "--spec.sampler.path=run", spec="onpo", rows=ASK)
+    assert "generations: as recorded" in notes
+    assert "judgements: as recorded; they make at most 10 pairs" in notes
+
+
+def test_preference_rows_serve_a_game_as_prompts(run):
+    notes = run(ORACLE, spec="onpo")
+    assert "data.train: 10 prompts from rows.jsonl" in notes
+    assert any("columns not used: chosen (10), rejected (10)" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "spec.oracle: which oracle? The spec leaves it to the run."),
+        ([ORACLE, "--data.labels=soft"], "--data.labels: soft, but the spec's loss does not read p_chosen"),
+        ([ORACLE, "--data.ranked_pairs=adjacent"], "--data.ranked_pairs: adjacent pairs the answers of the rows"),
+        ([ORACLE, "--data.max_length=256"], "--data.max_length: 256 leaves no token for a prompt"),
+        (
+            [ORACLE, "--spec.sampler.max_new_tokens=512"],
+            "--spec.sampler.max_new_tokens: 512 leaves no token for a prompt in the model's context of 512 tokens",
+        ),
+        ([ORACLE, "--data.prompts_per_round=11"], "data.prompts_per_round: 11, but data.train has 10 prompts"),
+        ([ORACLE, "--spec.schedule.rounds=11"], "data.train: 10 prompts cannot be split over 11 rounds"),
+        ([ORACLE, "--trainer.max_epochs=-1"], "--trainer.max_epochs: -1; in a game it is the passes over the rows"),
+        ([ORACLE, "--spec.sampler.completions=6"], "--spec.sampler.completions: the pairing tournament needs a power"),
+    ],
+)
+def test_what_is_refused_of_a_game(run, argv, said):
+    assert any(said in line for line in refused(run, *argv, spec="onpo", rows=ASK))
+
+
+def test_everything_that_is_wrong_with_a_game_is_said_at_once(run):
+    lines = refused(
+        run, "--spec.sampler.completions=6", "--data.ranked_pairs=adjacent", spec="onpo", rows=[*ASK, {"promt": "x"}]
+    )
+    assert [line.partition(": ")[0].rpartition("/")[2].partition(":")[0] for line in lines] == [
+        "--spec.sampler.completions",
+        "onpo.yaml",
+        "rows.jsonl",
+        "--data.ranked_pairs",
+    ]
+
+
+def test_prompts_per_round_is_refused_where_no_round_has_prompts(run):
+    (line,) = refused(run, "--data.prompts_per_round=3")
+    assert line.startswith("--data.prompts_per_round: 3, but the spec's schedule draws no completions")
+    assert any("whole number > 0" in line for line in refused(run, "--data.prompts_per_round=0", spec="onpo"))
+
+
+def test_a_training_command_refuses_a_game_that_cannot_be_played(write):
+    with pytest.raises(InputError, match=r"spec\.oracle: which oracle\?"):
+        precheck(["--spec", "onpo"])
+    with pytest.raises(InputError, match=r"--spec\.sampler\.completions: the pairing tournament needs a power of two"):
+        precheck(["--spec", "onpo", "--spec.oracle", "vader", "--spec.sampler.completions", "6"])
+    precheck(["--spec", "onpo", "--spec.oracle", "vader"])

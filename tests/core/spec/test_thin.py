@@ -52,6 +52,15 @@ def test_checking_a_run_imports_no_torch(tiny, tmp_path):
     assert imported(argv, ["torch", "lightning", "transformers", "peft"]) == (0, [])
 
 
+@pytest.mark.parametrize("spec", ["onpo", "inpo", "online_dpo", "nash_ema_pg"])
+def test_planning_a_game_imports_no_torch(spec, tiny, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "Q"}\n' * 3)
+    argv = ["check", spec, "--spec.oracle=vader", "--policy.path", str(tiny), "--data.train", str(rows)]
+    argv += ["--data.prompts_per_round=3"]
+    assert imported(argv, ["torch", "lightning", "transformers", "peft"]) == (0, [])
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -59,6 +68,8 @@ def test_checking_a_run_imports_no_torch(tiny, tmp_path):
         "fit --spec dpo --spec.kl.beta x",
         "validate --config dmeo",
         "fit --spec dpo --config ./wrong.yaml",
+        "fit --spec onpo",
+        "fit --spec onpo --spec.oracle vader --spec.sampler.completions 6",
     ],
 )
 def test_training_commands_refuse_a_typo_before_torch(command, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nashtune.training.bars import PlainBar, PlainProgress, RichBar, RoundsBar
 from nashtune.training.game_bar import GameBar
-from nashtune.training.progress import NoProgress, Progress
+from nashtune.rounds.progress import NoProgress, Progress
 
 STEPS, ACCUMULATE, ROUNDS = 3, 2, 2
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nashtune.errors import InputError
-from nashtune.training.journal import Journal
+from nashtune.journal.store import Journal
 
 COLUMNS = {"prompt": [0, 1], "logp": [[-0.5, -1.25], []], "text": ["yes", "é"], "p": [0.1, math.nan]}
 TENSORS = {"sums": torch.tensor([-1.5, -2.25], dtype=torch.float64), "lengths": torch.tensor([3, 4])}
@@ -126,7 +126,7 @@ def test_a_kill_between_file_and_manifest_leaves_the_file_unfinished(
 
 
 def test_a_kill_while_a_file_is_written_leaves_nothing_of_it(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nashtune.training.journal.sha256_of", killed)
+    monkeypatch.setattr("nashtune.journal.store.sha256_of", killed)
     with pytest.raises(KeyboardInterrupt):
         journal.write_table(2, "scores", {"score": [1.0]})
     assert journal.rounds() == [1] and not list(journal.folder.glob("round-002/*"))

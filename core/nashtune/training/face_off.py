@@ -19,13 +19,13 @@ from nashtune.data.prompts import PromptRow
 from nashtune.evaluation.win_rates import WinRates, win_rates
 from nashtune.interfaces import Completion, Surroundings
 from nashtune.interfaces.schedule import START
+from nashtune.journal.records import completions_name, read_completions, write_completions
+from nashtune.journal.store import Journal
 from nashtune.kl.estimators import sampled_kl
 from nashtune.models.mode import frozen_mode
 from nashtune.oracles.compare import probabilities
 from nashtune.rounds.table import Table
 from nashtune.samplers.policy import PolicySampler
-from nashtune.training.journal import Journal
-from nashtune.training.journal_records import completions_name, read_completions, write_completions
 from nashtune.training.samples import SampleSettings
 
 LIVE = "now"  # the live weights, where the run was stopped before its last round was over

@@ -10,8 +10,7 @@ import pytest
 
 from nashtune.interfaces.pairing import Paired
 from nashtune.interfaces.sampler import Completion
-from nashtune.training.journal import Journal
-from nashtune.training.journal_records import (
+from nashtune.journal.records import (
     Judgement,
     Score,
     completions_name,
@@ -26,6 +25,7 @@ from nashtune.training.journal_records import (
     write_pairs,
     write_scores,
 )
+from nashtune.journal.store import Journal
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pyarrow as pa
 from nashtune.interfaces.pairing import Paired
 from nashtune.interfaces.sampler import Completion
 from nashtune.interfaces.schedule import Role
-from nashtune.training.journal import Journal
+from nashtune.journal.store import Journal
 
 PAIRS = "pairs"
 DROPPED = "dropped"
