@@ -57,6 +57,7 @@ class NashMDLoss(Loss):
 
     anchors: ClassVar[tuple[str, ...]] = ("ref", "previous")
     uses_beta: ClassVar[bool] = False
+    mixes: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -103,9 +103,19 @@ def test_has_a_page_with_the_usual_sections(name):
     assert not set(SECTIONS) - set(headings)
 
 
+GAME = (
+    *("--spec.oracle", "rules", "--spec.oracle.rules", "[distinct_1]", "--spec.sampler.max_new_tokens", "5"),
+    *("--spec.sampler.completions", "4", "--data.prompts_per_round", "6"),
+)
+
+
+def is_game(name: str) -> bool:
+    return build(resolve(name).schedule).reads != ()
+
+
 @pytest.mark.loads
 @each_spec
 def test_trains_two_steps(name, lab: Lab):
-    run = lab.fit("--trainer.max_steps", "2", spec=name)
+    run = lab.fit("--trainer.max_steps", "2", *(GAME if is_game(name) else ()), spec=name)
     losses = lab.metrics(run).series["train/loss"]
     assert len(losses) == 2 and all(value == value for _, value in losses)

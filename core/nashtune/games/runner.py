@@ -105,7 +105,7 @@ class TabularRunner:
                 self._live = self._update(phase, t)
             case Snapshot():
                 weights = phase.average or {LIVE: 1.0}
-                self._bank[phase.name] = self._mix({**weights})
+                self._bank[phase.name] = self._mix(weights)
 
     def _draw_from(self, phase: Collect, t: int) -> Array:
         weight = self.loss.reference_weight(t) if phase.reference_weight is None else phase.reference_weight
@@ -122,10 +122,10 @@ class TabularRunner:
 
     def _mix(self, weights: Mapping[str, float]) -> Array:
         """Weighted logits of snapshots, normalised: a geometric mixture (A,)."""
-        parts = {**self._bank, LIVE: self._live}
-        if len(weights) == 1:
-            return parts[next(iter(weights))]
-        total = np.sum([weight * parts[name] for name, weight in weights.items()], axis=0)
+        parts = [self._live if name == LIVE else self._bank[name] for name in weights]
+        if len(parts) == 1:
+            return parts[0]
+        total = np.sum([weight * part for weight, part in zip(weights.values(), parts, strict=True)], axis=0)
         return np.concatenate([normalise(part) for part in self._per_game(total)])
 
     def _per_game(self, values_A: Array) -> list[Array]:
@@ -139,6 +139,8 @@ class TabularRunner:
         start_A = self._mix({LIVE if phase.start is None else phase.start: 1.0})
         if self._rows is None:
             self._rows = self._source(self._mu, t)
+        if not len(self._rows.weight_B):
+            return start_A  # a small sample may hold no pair
         step = Step(round=t, scale=phase.step_scale)
         if self._minimiser is None:
             differences = self._sees_differences_only(self._rows, step)

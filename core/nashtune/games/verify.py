@@ -98,7 +98,7 @@ def _notes(spec: Spec, report: Report, loss: Loss, source: SampledPairs | None) 
     else:
         dropped = ", ".join(f"{count} {why}" for why, count in sorted(source.dropped.items())) or "none"
         notes.append(f"sampled: {source.made} pairs in all rounds and games; dropped: {dropped}")
-        notes.append("an action that no pair holds keeps its log-prob, up to the normaliser (step of least norm)")
+        notes.append("an action that no pair holds keeps its log-prob; where pairs leave others free, steps are least")
     if any((policy < RAREST).any() for policy in report.last):
         notes.append(f"an action of probability below {RAREST:g} is drawn no more and keeps its log-prob")
     if spec.oracle is None:

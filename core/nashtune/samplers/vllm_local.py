@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ class InProcessEngine(Engine):
 
     def __init__(self, folder: Path, *, dtype: str, options: Mapping[str, Any], advice: str) -> None:
         self.advice = advice
+        # a fork would copy the locks of torch's threads, which run already
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         try:
             self._vllm = importlib.import_module("vllm")
             self._llm = self._vllm.LLM(

@@ -57,7 +57,7 @@ class Game:
         Raises:
             InputError: the oracle cannot work, or was not chosen.
         """
-        if self.oracle is not None:
+        if self.oracle is not None and not (self.sampler.replays and self.oracle.chosen_by_run):
             self.oracle.prepare()
 
     def orders(self) -> list[WindowOrder]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from nashtune.errors import InputError
 from nashtune.models.preflight import load_tokenizer, preflight
+from nashtune.models.sizes import context_length
 
 if TYPE_CHECKING:
     from nashtune.cli.lightning import NashtuneCLI
@@ -36,7 +36,7 @@ def ready(cli: NashtuneCLI, stage: str, console: Console, *, completion_room: in
         rows="prompts" if module.is_game else module.loss.rows,
         uses_p_chosen=module.loss.uses_p_chosen,
         seed=int(cli.plain["seed_everything"]),
-        context=_context(cli),
+        context=context_length(module.policy.folder),
         **game,
     )
     cli.datamodule.setup(stage)
@@ -89,9 +89,3 @@ def _check_interval(interval: Any, batches: int) -> None:
             "micro-batches; give a smaller number, or a share of the epoch such as 0.5"
         )
 
-
-def _context(cli: NashtuneCLI) -> int | None:
-    """Positions that the model was made for, from its config file."""
-    file = cli.model.policy.folder.base / "config.json"
-    found = json.loads(file.read_text(encoding="utf-8")).get("max_position_embeddings")
-    return found if isinstance(found, int) else None

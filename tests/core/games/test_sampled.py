@@ -5,6 +5,7 @@ import pytest
 
 from nashtune.errors import InputError
 from nashtune.games import find_game
+from nashtune.games.matrices import make_game
 from nashtune.games.sampled import SampledPairs
 from nashtune.games.verify import Sampling
 from nashtune.pairing.iid import IID
@@ -85,6 +86,14 @@ def test_an_action_that_was_not_drawn_keeps_its_probability_and_that_is_said(pla
     assert 0 < kept.sum() < 50 and report.last[0][1].sum() == pytest.approx(1.0)
     assert any("keeps its log-prob" in note for note in report.notes)
     assert any(note.startswith("sampled: 5 pairs") for note in report.notes)
+
+
+def test_a_sample_without_pairs_moves_nothing(play):
+    game = make_game("sure", find_game("rps").matrix, [1 - 2e-9, 1e-9, 1e-9])
+    sampling = Sampling(pairs=3, pairing="best_worst", completions=2)
+    report = play("sppo", [game], 2, sampling, loss={"eta": 0.5})
+    assert np.abs(report.last[0] - game.start).max() < 1e-15
+    assert any("sampled: 0 pairs in all rounds and games; dropped: 6 tie" in note for note in report.notes)
 
 
 @pytest.mark.parametrize(

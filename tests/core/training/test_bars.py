@@ -13,9 +13,9 @@ from lightning.pytorch import LightningModule, Trainer
 from rich.console import Console
 from torch import Tensor
 
+from nashtune.rounds.progress import NoProgress, Progress
 from nashtune.training.bars import PlainBar, PlainProgress, RichBar, RoundsBar
 from nashtune.training.game_bar import GameBar
-from nashtune.rounds.progress import NoProgress, Progress
 
 STEPS, ACCUMULATE, ROUNDS = 3, 2, 2
 

@@ -14,7 +14,7 @@ import torch
 from lab import Lab, pair_rows, write_rows
 from nashtune.interfaces import LossOutput, TokenBatch
 from nashtune.training.checkpoint import newest_checkpoint, read_checkpoint
-from nashtune.training.module import AlignmentModule
+from nashtune.training.objective import Objective
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -100,16 +100,16 @@ def test_nan_loss_stops_the_run_and_leaves_no_broken_checkpoint(
 def test_a_nan_in_the_loss_names_the_rows(
     lab: Lab, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate, seen = AlignmentModule.evaluate_batch, []
+    evaluate, seen = Objective.evaluate, []
 
-    def broken(self: AlignmentModule, batch: TokenBatch, **options: bool) -> LossOutput:
+    def broken(self: Objective, batch: TokenBatch, **options: bool) -> LossOutput:
         output = evaluate(self, batch, **options)
         seen.append(int(batch.rows[1]))
         factor = torch.ones_like(output.values)
         factor[1] = float("nan") if len(seen) == 3 else 1.0
         return dataclasses.replace(output, values=output.values * factor)
 
-    monkeypatch.setattr(AlignmentModule, "evaluate_batch", broken)
+    monkeypatch.setattr(Objective, "evaluate", broken)
     message = refused("fit", "--spec", "dpo", "--config", str(lab.run_file), "--run_dir", "run")
     assert "the loss is not finite on 1 of 4 rows" in message and f"train.jsonl:{seen[2] + 1}." in message
 
