@@ -85,7 +85,7 @@ def test_policy_gradient_goes_on_from_the_middle(game: Lab, spec: str) -> None:
     whole = game.fit(*options, spec=spec, run="whole")
     part = game.fit(*options, "--trainer.max_steps", "2", spec=spec, run="part")
     assert part == game.folder / "part"
-    resumed = game.fit("--ckpt_path", "last", *options, spec=None, run="part")
+    resumed = game.fit("--ckpt_path", "last", *options, "--trainer.max_steps", "-1", spec=None, run="part")
     assert json.loads((resumed / "report.json").read_text())["steps"] == 4
     assert same(whole, resumed)
 
