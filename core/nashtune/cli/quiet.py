@@ -33,4 +33,5 @@ def quiet() -> Iterator[None]:
 
 def _no_advertisement(record: logging.LogRecord) -> bool:
     text = record.getMessage()
-    return "litlogger" not in text and "litmodels" not in text and "`weights_only` was not set" not in text
+    unwanted = ("litlogger", "litmodels", "`weights_only` was not set", "stopped: `max_epochs=")
+    return not any(part in text for part in unwanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from nashtune.cli.output import print_json, print_table
 from nashtune.errors import InputError
 
 if TYPE_CHECKING:
+    from nashtune.evaluation.win_rates import WinRates
     from nashtune.games.report import Report
     from nashtune.spec.model import Spec
     from nashtune.spec.overrides import Override
@@ -49,6 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", metavar="S", help="with --pairs: seed of the draws (default: 0)")
     parser.add_argument("--plot", metavar="FILE", help="save a picture of gaps and policies, a PNG")
+    parser.add_argument(
+        "--run",
+        metavar="RUN",
+        help="folder of a finished game: take its spec, and draw its win rates beside this, RUN/game.png",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -74,7 +81,12 @@ def run(args: argparse.Namespace) -> int:
     line: CommandLine = args.line
     if args.spec and line.spec and args.spec != line.spec:
         raise InputError(f"verify: two specs, {args.spec} and --spec {line.spec}; give one")
-    spec = _spec(args.spec or line.spec, line.overrides, _whole(args.rounds, "--rounds", least=1))
+    name = args.spec or line.spec
+    folder = Path(args.run).expanduser() if args.run is not None else None
+    win_rates = _win_rates(folder) if folder is not None else None
+    if name is None and folder is not None:
+        name = str(folder / "config.yaml")
+    spec = _spec(name, line.overrides, _whole(args.rounds, "--rounds", least=1))
     sampling = _sampling(args)
     games = [find_game(name) for name in args.game or [DEFAULT_GAME]]
     if args.start is not None:
@@ -95,7 +107,26 @@ def run(args: argparse.Namespace) -> int:
         draw(report, picture)
         if not args.json:
             print(f"picture: {picture}")
+    if folder is not None and win_rates is not None:
+        from nashtune.evaluation.win_rates_plot import draw_game
+
+        draw_game(win_rates, report.to_dict(), folder / "game.png", title=f"{spec.name}: {spec.about.get('title', '')}")
+        if not args.json:
+            print(f"picture: {folder / 'game.png'}")
     return 0
+
+
+def _win_rates(folder: Path) -> WinRates:
+    """What a finished game measured."""
+    from nashtune.evaluation.win_rates import WinRates
+
+    file = folder / "report.json"
+    if not file.is_file():
+        raise InputError(f"--run: {folder} has no report.json; give the folder of a game that has ended")
+    found = json.loads(file.read_text(encoding="utf-8")).get("win_rates") or {}
+    if "policies" not in found:
+        raise InputError(f"--run: {file} has no win rates; a game measures them with data.validation and an oracle")
+    return WinRates.from_dict(found)
 
 
 def _spec(name: str | None, overrides: Sequence[Override], rounds: int | None) -> Spec:

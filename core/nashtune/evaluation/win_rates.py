@@ -42,6 +42,10 @@ class Comparison:
     p: float | None
 
 
+ARRAYS = ("rates", "low", "high", "average", "average_low", "average_high")
+COUNTS = ("prompts", "identical", "disagreements", "unanswered", "resamples", "level")
+
+
 @dataclass(frozen=True, kw_only=True)
 class WinRates:
     """Every policy against every other.
@@ -89,6 +93,13 @@ class WinRates:
             **{name: getattr(self, name) for name in counts},
         }
 
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> WinRates:
+        """Inverse of `as_dict`, without the single comparisons."""
+        found: dict[str, Any] = {name: np.array(plain[name], dtype=np.float64) for name in ARRAYS}
+        found |= {name: plain[name] for name in COUNTS}
+        return cls(policies=tuple(plain["policies"]), comparisons=(), **found)
+
     def table(self) -> Table:
         """For the terminal: each cell is a win rate over its interval, coloured where the interval excludes 1/2."""
         from rich.table import Table
@@ -116,7 +127,7 @@ class WinRates:
         found = "".join(f"; {text.format(count)}" for text, count in counts.items() if count)
         return (
             f"{self.prompts} prompts, both orders averaged, {100 * self.level:g} % bootstrap intervals over prompts; "
-            f"{len(self.comparisons)} comparisons{found}"
+            f"{len(self.policies) * (len(self.policies) - 1) // 2 * self.prompts} comparisons{found}"
         )
 
 
