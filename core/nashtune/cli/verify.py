@@ -110,10 +110,16 @@ def run(args: argparse.Namespace) -> int:
     if folder is not None and win_rates is not None:
         from nashtune.evaluation.win_rates_plot import draw_game
 
-        draw_game(win_rates, report.to_dict(), folder / "game.png", title=f"{spec.name}: {spec.about.get('title', '')}")
+        title = f"{spec.name}: {spec.about.get('title', '')}"
+        changed = ", ".join(f"{'.'.join(one.path)} {_text(one.value)}" for one in line.overrides)
+        draw_game(win_rates, report.to_dict(), folder / "game.png", title=title, changed=changed)
         if not args.json:
             print(f"picture: {folder / 'game.png'}")
     return 0
+
+
+def _text(value: Any) -> str:
+    return str(getattr(value, "text", value))
 
 
 def _win_rates(folder: Path) -> WinRates:

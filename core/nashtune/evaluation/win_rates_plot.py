@@ -31,7 +31,9 @@ def draw_win_rates(win_rates: WinRates, path: Path, *, title: str) -> None:
     _save(figure, path)
 
 
-def draw_game(win_rates: WinRates, verified: Mapping[str, Any] | None, path: Path, *, title: str) -> None:
+def draw_game(
+    win_rates: WinRates, verified: Mapping[str, Any] | None, path: Path, *, title: str, changed: str = ""
+) -> None:
     """The language model's game on the left, the exact one on the right, as a PNG.
 
     Args:
@@ -41,6 +43,7 @@ def draw_game(win_rates: WinRates, verified: Mapping[str, Any] | None, path: Pat
             alone.
         path: Of the PNG.
         title: Above both.
+        changed: Settings of the exact game that the run did not have, "loss.eta 0.5"; named above it.
     """
     if verified is None:
         draw_win_rates(win_rates, path, title=title)
@@ -49,7 +52,7 @@ def draw_game(win_rates: WinRates, verified: Mapping[str, Any] | None, path: Pat
     figure = _figure(title, width + 6.0, _height(win_rates))
     left, right = figure.subplots(1, 2, width_ratios=[width, 6.0])
     _draw_matrix(left, win_rates, width)
-    _draw_gaps(right, verified)
+    _draw_gaps(right, verified, changed)
     _save(figure, path)
 
 
@@ -118,7 +121,7 @@ def _draw_matrix(axis: Axes, win_rates: WinRates, width: float) -> None:
     axis.set_xlabel(note, fontsize=8, color=_MUTED, labelpad=8)
 
 
-def _draw_gaps(axis: Axes, verified: Mapping[str, Any]) -> None:
+def _draw_gaps(axis: Axes, verified: Mapping[str, Any], changed: str) -> None:
     """Duality gaps over rounds, logarithmic; a gap is at most 1, so a bound above that is left out of sight."""
     from matplotlib.ticker import MaxNLocator
 
@@ -148,7 +151,8 @@ def _draw_gaps(axis: Axes, verified: Mapping[str, Any]) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("round (0: before training)", color=_TEXT)
     axis.set_ylabel("duality gap (0 at the Nash policy)", color=_TEXT)
-    axis.set_title(f"The same spec, solved exactly on the game '{game}'", fontsize=11, color=_TEXT, pad=8)
+    what = f"The same spec with {changed}" if changed else "The same spec"
+    axis.set_title(f"{what}, solved exactly on the game '{game}'", fontsize=11, color=_TEXT, pad=8)
     axis.grid(alpha=0.25, which="both", lw=0.5)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(fontsize=9, frameon=False)

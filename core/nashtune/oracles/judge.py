@@ -56,7 +56,17 @@ class JudgeOracle(PreferenceOracle):
         cache: Folder for answers, by content. None: `judge` in nashtune's cache folder.
     """
 
-    placement: ClassVar[tuple[str, ...]] = ("url", "api_key_env", "timeout", "retries", "max_parallel", "cache")
+    # The last two: a judge that has no verdict on one question must not end a run that is half done.
+    placement: ClassVar[tuple[str, ...]] = (
+        "url",
+        "api_key_env",
+        "timeout",
+        "retries",
+        "max_parallel",
+        "cache",
+        "asks",
+        "on_parse_failure",
+    )
 
     def __init__(
         self,

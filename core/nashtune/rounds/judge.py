@@ -1,65 +1,31 @@
-"""Phase `judge`: the oracle answers what the pairing asks. Phase `pair`: the answers become pairs.
-
-Judging drives the pairing's generators and writes every answer down; pairing drives them again over what was written,
-so that it needs no oracle.
-"""
+"""Phase `judge`: the oracle answers what the pairing asks, and every answer is written down."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import cast
 
-import numpy as np
+import torch
 
 from nashtune.errors import InputError
-from nashtune.interfaces import Comparisons, Completion, Paired, PreferenceOracle, RewardOracle
+from nashtune.interfaces import PreferenceOracle, RewardOracle
 from nashtune.interfaces.schedule import Role
 from nashtune.journal.records import (
-    PAIRS,
     Judgement,
     Score,
     judgements_name,
-    read_completions,
-    read_judgements,
+    read_scores,
+    scores_name,
     write_judgements,
-    write_pairs,
     write_scores,
 )
+from nashtune.oracles.probability import bradley_terry
 from nashtune.pairing.drive import drive
+from nashtune.rounds.answers import Answers, answers
+from nashtune.rounds.pair import Asked, generators
 from nashtune.rounds.table import Table, parts
 from nashtune.samplers.recorded import RecordedSampler
-
-Asked = list[tuple[int, int, int]]  # (place of the prompt in its part, first k, second k)
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The completions of a part's prompts, by place of the prompt and k.
-
-    Args:
-        numbers: The prompts' numbers in the whole.
-        completions: By (place, k).
-        texts: The same, decoded.
-        n: Completions of each prompt.
-    """
-
-    numbers: Sequence[int]
-    completions: dict[tuple[int, int], Completion]
-    texts: dict[tuple[int, int], str]
-    n: int
-
-
-def answers(table: Table, round: int, role: Role, part: int, numbers: Sequence[int]) -> Answers:
-    """A part's completions from the journal."""
-    found, texts = read_completions(table.journal, round, role, part)
-    place = {number: i for i, number in enumerate(numbers)}
-    keys = [(place[one.prompt], one.k) for one in found]
-    return Answers(
-        numbers, dict(zip(keys, found, strict=True)), dict(zip(keys, texts, strict=True)), table.sampler.completions
-    )
 
 
 def judge(table: Table, round: int, numbers: Sequence[int]) -> None:
@@ -100,7 +66,7 @@ def _judge_part(table: Table, round: int, part: int, numbers: Sequence[int]) -> 
     if table.pairing is None:
         ask([(place, k, k) for place in range(len(numbers)) for k in range(policy.n)])
     else:
-        drive(_generators(table, round, numbers, policy.n), ask)
+        drive(generators(table, round, numbers, policy.n), ask)
     return asked
 
 
@@ -110,12 +76,20 @@ def _compare(table: Table, round: int, part: int, policy: Answers, opponent: Ans
     prompt = {place: table.prompts[number].prompt for place, number in enumerate(policy.numbers)}
 
     if isinstance(oracle, RewardOracle):
-        mine = _scores(table, oracle, "policy", policy)
-        theirs = mine if opponent is policy else _scores(table, oracle, "opponent", opponent)
-        write_scores(table.journal, round, part, mine if opponent is policy else [*mine, *theirs])
-        first, second = ({(one.prompt, one.k): one.mean for one in side} for side in (mine, theirs))
+        against: Role = "policy" if opponent is policy else "opponent"
+        sides: dict[Role, Answers] = {"policy": policy, against: opponent}
+        if not table.journal.has(round, scores_name(part)):
+            made = [one for role, side in sides.items() for one in _scores(table, oracle, role, side)]
+            write_scores(table.journal, round, part, made)
+        mean = {(one.role, one.prompt, one.k): one.mean for one in read_scores(table.journal, round, part)}
         number = policy.numbers
-        return lambda asked: [_logistic(first[number[at], i] - second[number[at], j]) for at, i, j in asked]
+
+        def from_scores(asked: Asked) -> list[float]:
+            first = torch.tensor([mean["policy", number[at], i] for at, i, _ in asked], dtype=torch.float64)
+            second = torch.tensor([mean[against, number[at], j] for at, _, j in asked], dtype=torch.float64)
+            return cast("list[float]", bradley_terry(first, second).tolist())
+
+        return from_scores
 
     if not isinstance(oracle, PreferenceOracle):
         raise InputError(
@@ -152,41 +126,3 @@ def _scores(table: Table, oracle: RewardOracle, role: Role, side: Answers) -> li
         Score(prompt=side.numbers[place], role=role, k=k, mean=mean, variance=variance)
         for (place, k), mean, variance in zip(keys, rewards.mean.tolist(), variances, strict=True)
     ]
-
-
-def pair(table: Table, round: int, numbers: Sequence[int]) -> None:
-    """Turn the round's judgements into pairs; rollouts need none."""
-    if table.pairing is None or table.journal.has(round, PAIRS):
-        return
-    rows: list[tuple[int, Paired]] = []
-    dropped: Counter[str] = Counter()
-    for part, chunk in enumerate(parts(numbers)):
-        side = answers(table, round, "policy", part, chunk)
-        known = {(one.prompt, one.first, one.second): one.p for one in read_judgements(table.journal, round, part)}
-
-        def recall(
-            asked: Asked, known: dict[tuple[int, int, int], float] = known, chunk: Sequence[int] = chunk
-        ) -> list[float]:
-            return [known[chunk[place], i, j] for place, i, j in asked]
-
-        for place, made in enumerate(drive(_generators(table, round, chunk, side.n), recall)):
-            dropped.update(made.dropped)
-            for one in made.pairs:
-                if side.completions[place, one.chosen].token_ids == side.completions[place, one.rejected].token_ids:
-                    dropped["identical"] += 1  # a pair of equal texts has no gradient, whatever the label
-                else:
-                    rows.append((chunk[place], one))
-    write_pairs(table.journal, round, rows, dropped)
-
-
-def _recall(known: dict[tuple[int, int, int], float], numbers: Sequence[int]) -> Callable[[Asked], list[float]]:
-    return lambda asked: [known[numbers[place], i, j] for place, i, j in asked]
-
-
-def _generators(table: Table, round: int, numbers: Sequence[int], n: int) -> list[Comparisons]:
-    assert table.pairing is not None
-    return [table.pairing.compare(n, np.random.default_rng([table.seed, round, number])) for number in numbers]
-
-
-def _logistic(x: float) -> float:
-    return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from nashtune.data.tokenise import TokenRow
 from nashtune.journal.records import read_judgements, read_pairs
-from nashtune.rounds.judge import answers
+from nashtune.rounds.answers import answers
 from nashtune.rounds.rows import PairRow, RolloutRow, Rows
 from nashtune.rounds.table import Table, parts
 

@@ -14,8 +14,9 @@ from nashtune.interfaces import Reference
 from nashtune.interfaces.schedule import START, Anchor, Collect, Judge, Pair, Snapshot, Update
 from nashtune.rounds.anchor import anchor
 from nashtune.rounds.collect import collect
-from nashtune.rounds.judge import judge, pair
+from nashtune.rounds.judge import judge
 from nashtune.rounds.load import load_rows
+from nashtune.rounds.pair import pair
 from nashtune.rounds.rows import Rows
 from nashtune.rounds.table import Table
 

@@ -150,7 +150,7 @@ class AlignmentModule(LightningModule):
         accumulate = self.trainer.accumulate_grad_batches
         window = self.data.window_size(batch_idx, accumulate)
         if window < float("inf"):
-            self._window.update(output, len(batch), paired=batch.kind == "pairs")
+            self._window.update(output, len(batch), paired=batch.kind != "examples")
         # Lightning divides by `accumulate` and DDP averages over ranks: undo both, the window is the true count.
         return output.values.sum() * (accumulate * self.trainer.world_size / window)
 

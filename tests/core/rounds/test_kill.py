@@ -16,7 +16,7 @@ MOMENTS = {
     "in the second round, while sampling": ("nashtune.rounds.collect:write_completions", 2, False),
     "while judging": ("nashtune.rounds.judge:write_judgements", 2, False),
     "between judging and pairing": ("nashtune.rounds.judge:write_judgements", 1, True),
-    "while pairing": ("nashtune.rounds.judge:write_pairs", 2, False),
+    "while pairing": ("nashtune.rounds.pair:write_pairs", 2, False),
     "while anchoring": ("nashtune.journal.store:Journal.write_tensors", 2, False),
     "in the first update": ("nashtune.training.module:AlignmentModule.training_step", 1, True),
     "in the middle of a later update": ("nashtune.training.module:AlignmentModule.training_step", 6, False),
@@ -47,13 +47,24 @@ def outcome(run: Path) -> dict[str, object]:
 ARGUMENTS = ("--spec.schedule.rounds", "2")
 
 
+def stamps(run: Path) -> dict[str, int]:
+    """When each finished file of the journal was written."""
+    return {
+        f"{manifest.parent.name}/{name}": (manifest.parent / name).stat().st_mtime_ns
+        for manifest in run.glob("journal/*/manifest.json")
+        for name in json.loads(manifest.read_text())["files"]
+    }
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_and_resumed_equals_uninterrupted(game: Lab, moment: str) -> None:
     expected = outcome(game.fit(*ARGUMENTS, spec="onpo", run="whole"))
     target, call, after = MOMENTS[moment]
     command = ["fit", "--spec", "onpo", "--config", str(game.run_file), "--run_dir", str(game.folder / "run")]
     assert killed_run([*command, *ARGUMENTS], str(game.folder), target, call, after=after) == -9
+    finished = stamps(game.folder / "run")
     run = game.fit("--ckpt_path", "last", spec=None)
+    assert finished.items() <= stamps(run).items(), "finished work was done again"
     found = outcome(run)
     for name in expected:
         assert found[name] == expected[name], name
