@@ -11,11 +11,11 @@ import torch
 
 from nashtune.errors import InputError
 from nashtune.interfaces import TokenBatch
+from nashtune.journal.store import Journal
 from nashtune.logprobs import EngineName, get_engine
 from nashtune.models.policy import HFPolicy, LoraSettings
 from nashtune.references.anchored import AnchoredReference, from_tensors, mix, score_rows, to_tensors
 from nashtune.testing import token_batch
-from nashtune.journal.store import Journal
 
 Load = Callable[..., HFPolicy]
 ENGINE = get_engine("tiled")

@@ -11,11 +11,11 @@ import pytest
 
 from nashtune.errors import InputError
 from nashtune.interfaces.sampler import Completion
+from nashtune.journal.records import Judgement, write_completions, write_judgements
+from nashtune.journal.store import Journal
 from nashtune.samplers.policy import PolicySampler
 from nashtune.samplers.recorded import RecordedSampler
 from nashtune.samplers.recorded_journal import write_prompts
-from nashtune.journal.store import Journal
-from nashtune.journal.records import Judgement, write_completions, write_judgements
 
 PROMPTS = [[10, 20, 30], [11], [5, 6, 7, 8, 9, 40, 41]]
 

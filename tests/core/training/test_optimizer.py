@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nashtune.spec.model import OptimizerSpec
-from nashtune.training.optimizer import configure, learning_rate_factor
+from nashtune.training.optimizer import LearningRate, configure, learning_rate_factor
 
 
 def factors(total: int, warmup: float, decay: str) -> list[float]:
@@ -35,7 +35,8 @@ def test_only_trained_parameters_enter_the_optimiser() -> None:
     model = torch.nn.Linear(2, 2)
     model.bias.requires_grad_(False)
     for name in ("adamw", "rmsprop"):
-        made = configure(OptimizerSpec(name=name, lr=1e-3), model.parameters(), 10)["optimizer"]
+        spec = OptimizerSpec(name=name, lr=1e-3)
+        made = configure(spec, model.parameters(), LearningRate(spec, 10))["optimizer"]
         assert [p is model.weight for g in made.param_groups for p in g["params"]] == [True]
 
 
@@ -43,3 +44,22 @@ def test_a_warm_up_longer_than_the_run_is_said() -> None:
     assert "never reaches its peak" in str(OptimizerSpec(warmup=150).warmup_note(6))
     assert OptimizerSpec(warmup=150).warmup_note(151) is None
     assert OptimizerSpec(warmup=0).warmup_note(6) is None
+
+
+def test_a_new_update_forgets_the_moments_and_warms_up_again() -> None:
+    model = torch.nn.Linear(2, 2)
+    spec = OptimizerSpec(lr=1.0, warmup=1, decay="linear")
+    rate = LearningRate(spec, 3)
+    made = configure(spec, model.parameters(), rate)
+    optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    seen = []
+    for step in range(6):
+        if step == 3:
+            rate.start = 3
+            rate.begin(optimizer)
+            assert not optimizer.state
+        seen.append(optimizer.param_groups[0]["lr"])
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+        scheduler.step()
+    assert seen == [0.5, 1.0, 0.5] * 2
