@@ -207,6 +207,13 @@ def test_the_plugin_of_the_guide_passes_its_own_test(third_party: Reader):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_game_components_of_the_guide_are_checked_and_play(third_party: Reader):
+    schedule = ("--spec.schedule", "my_method.games.FromTheStart")
+    third_party.succeeds("check", "inpo", *schedule, "--spec.pairing", "my_method.games.ToTheFirst", "--build")
+    options = ("--rounds", "3", "--spec.loss.eta", "2", "--spec.loss.tau", "0.1", "--json")
+    assert json.loads(third_party.succeeds("verify", "inpo", *schedule, *options))["rounds"] == 3
+
+
 def test_the_plugin_of_the_guide_can_be_blocked(third_party: Reader):
     third_party.environ["NASHTUNE_BLOCK"] = "my_method"
     refused = third_party.nashtune("check", "my_method")

@@ -272,8 +272,8 @@ class PreferenceData(LightningDataModule):
         return rows[row].where
 
     def prompts(self, split: str) -> list[PromptRow]:
-        """The prompts of a split, in the order of its file; after `bind` with rows="prompts" and `setup`."""
-        return self._prompts[split]
+        """The prompts of a split, none where the run has no such split; after `bind` with rows="prompts" and `setup`."""
+        return self._prompts.get(split, [])
 
     def sample_prompts(self, n: int) -> list[tuple[str, list[int]]]:
         """The first `n` different held-out prompts, as text and as token ids; none without a validation split."""
