@@ -10,6 +10,8 @@ DEMO_ARGS ?=
 # onpo plays a game of two rounds; any other name is that of an offline method
 ROUNDS := --spec.schedule.rounds 2
 GAME := $(filter onpo onpo_virtual inpo sppo sppo_exact nash_md online_dpo online_ipo,$(SPEC))
+PG := $(filter nash_md_pg nash_ema_pg,$(SPEC))
+ONE_STEP := --spec.schedule.steps 12 --data.prompts_per_round 4 --trainer.accumulate_grad_batches 4
 VLLM_VENV := .venv-vllm
 VLLM_STAMP := $(VLLM_VENV)/.installed
 
@@ -22,6 +24,8 @@ ifdef GAME
 ifeq ($(SPEC),onpo)
 	$(BIN)/nashtune verify --run $$(ls -d runs/onpo-* | tail -1) --game rps --rounds 200 --spec.loss.eta 0.5
 endif
+else ifdef PG
+	$(BIN)/nashtune fit --spec $(SPEC) --config game $(ONE_STEP) $(DEMO_ARGS)
 else
 	$(BIN)/nashtune fit --spec $(SPEC) --config demo $(DEMO_ARGS)
 endif

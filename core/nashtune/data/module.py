@@ -272,7 +272,7 @@ class PreferenceData(LightningDataModule):
         return rows[row].where
 
     def prompts(self, split: str) -> list[PromptRow]:
-        """The prompts of a split, none where the run has no such split; after `bind` with rows="prompts" and `setup`."""
+        """The prompts of a split, none where the run has no such; after `bind` with rows="prompts" and `setup`."""
         return self._prompts.get(split, [])
 
     def sample_prompts(self, n: int) -> list[tuple[str, list[int]]]:

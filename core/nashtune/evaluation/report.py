@@ -147,6 +147,9 @@ def print_report(
         console.print(Panel(body, title=Text(answer["prompt"].strip().replace("\n", " ")[:100]), title_align="left"))
     for name, what in [
         ("curves.png", "curves"),
+        ("win_rates.png", "win rates"),
+        ("journal", "every round, as it was"),
+        ("snapshots", "every round's weights"),
         ("checkpoints", "checkpoint"),
         ("export", "model, Hugging Face format"),
         ("report.json", "these figures"),

@@ -40,13 +40,16 @@ class Loss(ABC):
     def __call__(self, batch: LossBatch, step: Step) -> LossOutput:
         """Values per pair or example, in the dtype of the log-probs."""
 
-    def reference_weight(self, round: int) -> float:
+    def reference_weight(self, round: int) -> float | None:
         """Weight of the starting policy in the geometric mixture that the method's pairs are drawn from, in [0, 1].
 
         Args:
             round: Of the game, from 1.
+
+        Returns:
+            None where the method says nothing of it.
         """
-        return 0.0
+        return None
 
     def gap_bound(self, rounds: int, divergence: float) -> tuple[str, float] | None:
         """What the method's theory says of the duality gap of the average policy: the formula, and its value.

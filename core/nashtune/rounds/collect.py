@@ -35,9 +35,7 @@ def collect(table: Table, round: int, phase: Collect, numbers: Sequence[int], ve
     sampler, began = table.sampler, time.perf_counter()
     who = f"collect {version}" if phase.role == "policy" else f"collect opponent {version}"
     table.progress.phase(who, sum(len(chunk) for _, chunk in missing) * sampler.completions, "completions")
-    weight = (
-        phase.reference_weight if phase.reference_weight is not None else table.loss.reference_weight(round) or None
-    )
+    weight = table.loss.reference_weight(round) if phase.reference_weight is None else phase.reference_weight
     seed = table.seed + (OPPONENT_SEED if phase.role == "opponent" else 0)
     drawn, tokens = 0, 0
     if not table.journal.has(round, PROMPTS):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
+from nashtune.interfaces.schedule import Update
+from nashtune.rounds.identity import claim_rounds
 from nashtune.rounds.loader import GameLoader
 from nashtune.rounds.order import WindowOrder
 from nashtune.rounds.runner import Work, updates
@@ -29,7 +31,7 @@ class GameData(LightningDataModule):
         epochs: Passes over a round's rows in each update.
         accumulate: Micro-batches of an optimiser step.
         length: Micro-batches of the whole run, at most.
-        seed: The run's.
+        identity: What the run's rounds belong to; see `nashtune.rounds.identity`.
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class GameData(LightningDataModule):
         epochs: int,
         accumulate: int,
         length: int,
-        seed: int,
+        identity: Mapping[str, Any],
     ) -> None:
         super().__init__()
         self._prompts = prompts
@@ -49,7 +51,7 @@ class GameData(LightningDataModule):
         self._epochs = epochs
         self._accumulate = accumulate
         self._length = length
-        self._seed = seed
+        self._identity = dict(identity)
         self._loader: GameLoader | None = None
         self._averages: Mapping[str, Any] = {}
 
@@ -72,6 +74,7 @@ class GameData(LightningDataModule):
         """The game's objects; made at the first call, when the policy is loaded."""
         if self._table is None:
             self._table = self._make_table()
+            claim_rounds(self._table.journal.folder, self._identity)
             self._table.averages.update(self._averages)
         return self._table
 
@@ -86,13 +89,7 @@ class GameData(LightningDataModule):
                 length=self._length,
                 begin=self._begin,
                 processed=lambda: progress.total.processed,
-                identity={
-                    "fingerprint": self._prompts.fingerprint("train"),
-                    "seed": self._seed,
-                    "global_batch_size": self._prompts.batch_size,
-                    "accumulate": self._accumulate,
-                    "epochs": self._epochs,
-                },
+                identity=self._identity,
             )
         return self._loader
 
@@ -101,7 +98,8 @@ class GameData(LightningDataModule):
         return []
 
     def _works(self, done: int) -> Any:
-        return updates(self.table, self._module.objective.references, done)
+        new = not self.train_dataloader().restored
+        return updates(self.table, self._module.objective.references, done, new=new)
 
     def _order(self, size: int) -> WindowOrder:
         return WindowOrder(
@@ -109,7 +107,7 @@ class GameData(LightningDataModule):
             batch_size=self._prompts.batch_size,
             accumulate=self._accumulate,
             epochs=self._epochs,
-            seed=self._seed,
+            seed=int(self._identity["seed"]),
         )
 
     @property
@@ -131,6 +129,11 @@ class GameData(LightningDataModule):
             if fresh:
                 module.rate.begin(trainer.optimizers[0])
         return began
+
+    def steps_of_round(self, round: int, rows: int) -> int:
+        """Optimiser steps of a round's updates with so many rows."""
+        phases = self.table.rounds[round - 1].phases
+        return sum(self._order(rows).steps for phase in phases if isinstance(phase, Update))
 
     def window_size(self, batch_idx: int, accumulate: int) -> float:
         """Rows of the optimiser step that the micro-batch in training belongs to."""

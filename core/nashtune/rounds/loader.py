@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-from nashtune.data.loader import check_same_data
 from nashtune.interfaces import TokenBatch
+from nashtune.rounds.identity import refuse_other
 from nashtune.rounds.order import WindowOrder
 from nashtune.rounds.rows import collate, where
 from nashtune.rounds.runner import Work
@@ -49,6 +49,7 @@ class GameLoader:
         processed: Callable[[], int],
         identity: Mapping[str, Any],
     ) -> None:
+        self.restored = False  # whether the run goes on from a checkpoint
         self._works = works
         self._order = order
         self._length = length
@@ -117,7 +118,8 @@ class GameLoader:
         Raises:
             InputError: the state belongs to other prompts, another seed or other batch sizes.
         """
-        check_same_data(state, self._identity)
+        refuse_other(state, self._identity)
         self._done, self._first = int(state["update"]), int(state["index"])
         self._started = None if state["started"] is None else int(state["started"])
         self._work = None
+        self.restored = True

@@ -6,11 +6,12 @@ so that it needs no oracle.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from nashtune.errors import InputError
 from nashtune.interfaces import Comparisons, Paired
 from nashtune.journal.records import PAIRS, read_judgements, write_pairs
 from nashtune.pairing.drive import drive
@@ -28,13 +29,7 @@ def pair(table: Table, round: int, numbers: Sequence[int]) -> None:
     dropped: Counter[str] = Counter()
     for part, chunk in enumerate(parts(numbers)):
         side = answers(table, round, "policy", part, chunk)
-        known = {(one.prompt, one.first, one.second): one.p for one in read_judgements(table.journal, round, part)}
-
-        def recall(
-            asked: Asked, known: dict[tuple[int, int, int], float] = known, chunk: Sequence[int] = chunk
-        ) -> list[float]:
-            return [known[chunk[place], i, j] for place, i, j in asked]
-
+        recall = _recall(table, round, part, chunk)
         for place, made in enumerate(drive(generators(table, round, chunk, side.n), recall)):
             dropped.update(made.dropped)
             for one in made.pairs:
@@ -45,8 +40,23 @@ def pair(table: Table, round: int, numbers: Sequence[int]) -> None:
     write_pairs(table.journal, round, rows, dropped)
 
 
-def _recall(known: dict[tuple[int, int, int], float], numbers: Sequence[int]) -> Callable[[Asked], list[float]]:
-    return lambda asked: [known[numbers[place], i, j] for place, i, j in asked]
+def _recall(table: Table, round: int, part: int, numbers: Sequence[int]) -> Callable[[Asked], list[float]]:
+    """What was answered, in the order in which it was asked: an oracle that draws may answer a question twice."""
+    known: dict[tuple[int, int, int], deque[float]] = {}
+    for one in read_judgements(table.journal, round, part):
+        known.setdefault((one.prompt, one.first, one.second), deque()).append(one.p)
+
+    def answer(place: int, i: int, j: int) -> float:
+        found = known.get((numbers[place], i, j))
+        if not found:
+            raise InputError(
+                f"{table.journal.folder}, round {round}: no judgement of completions {i} and {j} of prompt "
+                f"{numbers[place]}; it was judged for another pairing. Give the spec.pairing and "
+                "spec.sampler.completions that it was judged with, or an oracle"
+            )
+        return found.popleft()
+
+    return lambda asked: [answer(*one) for one in asked]
 
 
 def generators(table: Table, round: int, numbers: Sequence[int], n: int) -> list[Comparisons]:

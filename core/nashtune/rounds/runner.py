@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from nashtune.data.prompts import round_prompts
+from nashtune.errors import InputError
 from nashtune.interfaces import Reference
 from nashtune.interfaces.schedule import START, Anchor, Collect, Judge, Pair, Snapshot, Update
 from nashtune.rounds.anchor import anchor
@@ -38,20 +39,30 @@ class Work:
     rows: Rows
 
 
-def updates(table: Table, references: Mapping[str, Reference], done: int) -> Iterator[Work]:
+def updates(table: Table, references: Mapping[str, Reference], done: int, *, new: bool) -> Iterator[Work]:
     """Run phases and yield updates, from number `done` on; what follows a yield runs when the update is over.
 
     Args:
         table: The game.
         references: The spec's; anchored ones get their log-probs before each update.
         done: Updates that are over already. The live weights are those after them (or in the middle of the next one).
+        new: Whether the live weights are the starting ones: no checkpoint was restored.
+
+    Raises:
+        InputError: the run's snapshots are not there to go on with.
     """
     if not table.bank.has(START):
+        if not new:
+            raise InputError(
+                f"{table.bank.folder}: the run's snapshots are gone, and a game cannot go on without them; restore "
+                "them from a copy, or start a new run without --ckpt_path"
+            )
         table.bank.save(START, table.policy)
     number = 0
     for t, declared in enumerate(table.rounds, start=1):
         table.progress.round(t, len(table.rounds))
         numbers = round_prompts(len(table.prompts), len(table.rounds), table.prompts_per_round, table.seed, t)
+        table.forget(t)
         rows: Rows | None = None
         for phase in declared.phases:
             if isinstance(phase, Update):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
@@ -21,9 +22,24 @@ from nashtune.journal.records import (
 from nashtune.rounds.table import Table
 
 
-def summaries(table: Table, metrics: Metrics) -> list[dict[str, Any]]:
-    """One mapping per round that was begun, for the report and `rounds_table`."""
-    return [_summary(table, metrics, round) for round in table.journal.rounds()]
+def summaries(
+    table: Table, metrics: Metrics, steps_of_round: Callable[[int, int], int], done: int
+) -> list[dict[str, Any]]:
+    """One mapping per round that was begun, for the report and `rounds_table`.
+
+    Args:
+        table: The game.
+        metrics: The step log, which may hold every n-th step only.
+        steps_of_round: Optimiser steps of a round with so many rows.
+        done: Optimiser steps of the run.
+    """
+    found = []
+    for round in table.journal.rounds():
+        summary = _summary(table, metrics, round)
+        steps = min(done, steps_of_round(round, summary["pairs"]))
+        done -= steps
+        found.append({**summary, "steps": steps})
+    return found
 
 
 def _summary(table: Table, metrics: Metrics, round: int) -> dict[str, Any]:
@@ -31,9 +47,11 @@ def _summary(table: Table, metrics: Metrics, round: int) -> dict[str, Any]:
     names = set(journal.names(round))
     parts = range(sum(name.startswith("completions-policy-") for name in names))
     drawn = [one for part in parts for one in read_completions(journal, round, "policy", part)[0]]
-    judged = sum(len(read_judgements(journal, round, part)) for part in parts if judgements_name(part) in names)
-    scores = [one.mean for part in parts if scores_name(part) in names for one in read_scores(journal, round, part)]
-    pairs, dropped = read_pairs(journal, round) if PAIRS in names else ([], {})
+    judged = [one for part in parts if judgements_name(part) in names for one in read_judgements(journal, round, part)]
+    scored = [one for part in parts if scores_name(part) in names for one in read_scores(journal, round, part)]
+    scores = [one.mean for one in scored if one.role == "policy"]
+    unanswered = sum(math.isnan(one.p) for one in judged)
+    pairs, dropped = read_pairs(journal, round) if PAIRS in names else ([], {"unparsed": unanswered})
     loss, accuracy = (_logged(metrics, name, round) for name in ("train/loss", "train/accuracy"))
     return {
         "round": round,
@@ -41,11 +59,10 @@ def _summary(table: Table, metrics: Metrics, round: int) -> dict[str, Any]:
         "completions": len(drawn),
         "tokens": sum(len(one.token_ids) for one in drawn),
         "truncated": sum(one.finish == "length" for one in drawn),
-        "judgements": judged,
+        "judgements": len(judged),
         "score": float(np.mean(scores)) if scores else None,
-        "pairs": len(pairs) if PAIRS in names else judged,
-        "dropped": dict(Counter(dropped)),
-        "steps": len(loss),
+        "pairs": len(pairs) if table.pairing is not None else len(judged) - unanswered,
+        "dropped": {reason: count for reason, count in dropped.items() if count},
         "loss": fmean(loss) if loss else None,
         "accuracy": fmean(accuracy) if accuracy else None,
     }

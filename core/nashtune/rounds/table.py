@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nashtune.data.prompts import PromptRow
 from nashtune.interfaces import LogProbEngine, Loss, Pairing, PreferenceOracle, RewardOracle, Sampler
-from nashtune.interfaces.schedule import Round, Update
+from nashtune.interfaces.schedule import Anchor, Collect, Phase, Round, Snapshot, Update
 from nashtune.journal.store import Journal
 from nashtune.models.policy import HFPolicy
 from nashtune.models.snapshots import SnapshotBank
@@ -99,7 +99,7 @@ class Table:
                 self.policy.load_trainable_state_dict(kept)
 
     def average(self, name: str, of: dict[str, float]) -> None:
-        """Keep a weighted mean of weights under a name, and forget the averages it was made of."""
+        """Keep a weighted mean of weights under a name, in float32: in bf16 a slow mean would not move."""
         live = self.policy.trainable_state_dict()
         total: dict[str, Tensor] = {}
         for source, share in of.items():
@@ -107,9 +107,13 @@ class Table:
             for key, weight in weights.items():
                 part = weight.float().cpu() * share
                 total[key] = total[key] + part if key in total else part
-        for source in of:
-            self.averages.pop(source, None)
-        self.averages[name] = {key: weight.to(live[key].dtype) for key, weight in total.items()}
+        self.averages[name] = total
+
+    def forget(self, round: int) -> None:
+        """Drop the averages that no phase of this round or of a later one names."""
+        if self.averages:
+            named = {name for one in self.rounds[round - 1 :] for phase in one.phases for name in _names(phase)}
+            self.averages = {name: weights for name, weights in self.averages.items() if name in named}
 
     def _state(self, name: str) -> dict[str, Tensor]:
         if name in self.averages:
@@ -119,6 +123,20 @@ class Table:
 
     def _copy(self) -> dict[str, Tensor]:
         return {key: weight.cpu().clone() for key, weight in self.policy.trainable_state_dict().items()}
+
+
+def _names(phase: Phase) -> tuple[str, ...]:
+    """The snapshots that a phase reads."""
+    match phase:
+        case Collect(policy=str(name)):
+            return (name,)
+        case Anchor():
+            return tuple(phase.previous)
+        case Snapshot(average=average) if average is not None:
+            return tuple(average)
+        case Update(start=str(name)):
+            return (name,)
+    return ()
 
 
 def parts(numbers: Sequence[int]) -> list[Sequence[int]]:

@@ -34,6 +34,7 @@ class BestOfNSampler(Sampler):
     """
 
     selects: ClassVar[bool] = True
+    placement: ClassVar[tuple[str, ...]] = ("batch_tokens",)
 
     def __init__(
         self,

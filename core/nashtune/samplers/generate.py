@@ -9,7 +9,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveInt
@@ -48,6 +48,8 @@ class LiveSampler(Sampler):
         batch_tokens: Largest size of a batch in tokens, rows times (longest prompt + max_new_tokens); a batch has at
             least one row.
     """
+
+    placement: ClassVar[tuple[str, ...]] = ("batch_tokens",)
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch.distributed as dist
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -59,6 +59,8 @@ class VLLMSampler(Sampler):
     Raises:
         ValueError: the options contradict each other.
     """
+
+    placement: ClassVar[tuple[str, ...]] = ("servers", "concurrent", "timeout", "retries", "backoff")
 
     def __init__(
         self,

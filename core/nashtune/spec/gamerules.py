@@ -138,6 +138,12 @@ def _check_sampler(spec: Spec, sampler: ComponentSpec, found: Collector) -> None
     for part in (spec.loss, spec.schedule):
         if attribute(part, "mixes", False):
             check_mixes(f"the {part.kind} '{part.name}'", sampler, found)
+    if sampler.args.get("temperature") == 0 and sampler.args.get("completions", 1) > 1:
+        where = spec.places.get(("sampler", "temperature"), sampler.where)
+        found.add(
+            f"{where}: sampler.temperature: 0 draws the same completion every time, so that no two can be compared; "
+            "use 1.0, or any number above 0"
+        )
     if not attribute(sampler, "selects", False):
         return
     if spec.oracle is None:

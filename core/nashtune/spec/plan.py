@@ -29,6 +29,8 @@ class Plan:
         anchor_passes: Sequences that are scored under frozen snapshots, once before an update.
         reference_passes: Sequences that references with weights of their own score while the policy trains.
         snapshots: Weights kept on disk, the start's included.
+        answers: Answers to held-out prompts when the game is over.
+        comparisons: Comparisons of them that the oracle is asked for, in both orders.
         snapshot_bytes: Size of one; None where it is not known before the model is ready.
         disk_bytes: Snapshots, checkpoints, exported model and journal together.
         ended_early: Whether `trainer.max_steps` ends the run before its last round is over.
@@ -49,6 +51,8 @@ class Plan:
     anchor_passes: int
     reference_passes: int
     snapshots: int
+    answers: int
+    comparisons: int
     snapshot_bytes: int | None
     disk_bytes: int | None
     ended_early: bool
@@ -75,6 +79,7 @@ class Plan:
             f"judgements: {judged}; they make at most {self.rows} {self.kind}",
             f"forward passes: at most {self.training_passes} sequences in training, {self.anchor_passes} under frozen "
             f"snapshots{live}",
+            f"at the end: {self.answers} answers to held-out prompts, {self.comparisons} comparisons in both orders",
             f"disk: {self._disk()}",
         ]
         if self.ended_early:

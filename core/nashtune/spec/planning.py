@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nashtune.data.prompts import prompts_in_round
+from nashtune.errors import InputError
 from nashtune.interfaces.schedule import Anchor, Collect, Judge, Round, Snapshot, Update
 from nashtune.spec.plan import Plan
 
@@ -35,6 +36,7 @@ class Setup:
         max_steps: `trainer.max_steps`; below 0 for none.
         snapshot_bytes: Size of what is trained, where it is known.
         moments: Numbers that the optimiser keeps per weight.
+        held_out: Prompts that every round's policy answers when the game is over.
     """
 
     prompts: int
@@ -53,6 +55,7 @@ class Setup:
     max_steps: int = -1
     snapshot_bytes: int | None = None
     moments: int = 2
+    held_out: int = 0
 
     @property
     def per_prompt(self) -> tuple[int, int]:
@@ -81,11 +84,16 @@ def make_plan(rounds: Sequence[Round], setup: Setup) -> Plan:
         for phase in one.phases
         if isinstance(phase, Update)
     )
+    declared = [phase for phase in phases if isinstance(phase, Update)]
+    if any(steps > 1 and not phase.reset for steps, phase in zip(updates, declared, strict=True)):
+        size = max(dealt) * setup.per_prompt[1]
+        raise InputError(one_step_message(size, setup.batch_size, setup.accumulate, setup.epochs))
     steps = sum(updates) if setup.max_steps < 0 else min(setup.max_steps, sum(updates))
     anchors = any(isinstance(phase, Anchor) for phase in phases)
     live = setup.live_references + (0 if anchors else len(setup.anchored))
     snapshots = 1 + len({phase.name for phase in phases if isinstance(phase, Snapshot) and phase.average is None})
     averages = any(isinstance(phase, Snapshot) and phase.average is not None for phase in phases)
+    policies = 1 + max(1, sum(one.policy is not None for one in rounds))
     return Plan(
         rounds=count,
         prompts=max(dealt),
@@ -102,9 +110,21 @@ def make_plan(rounds: Sequence[Round], setup: Setup) -> Plan:
         anchor_passes=total["anchors"],
         reference_passes=total["training"] * live,
         snapshots=snapshots,
+        answers=setup.held_out * policies,
+        comparisons=setup.held_out * policies * (policies - 1) if setup.judged_by else 0,
         snapshot_bytes=setup.snapshot_bytes,
         disk_bytes=_disk_bytes(setup, snapshots, averages, total["kept"] * (setup.max_new_tokens or 0)),
         ended_early=steps < sum(updates),
+    )
+
+
+def one_step_message(size: int, batch_size: int, accumulate: int, epochs: int) -> str:
+    """What to say where an update of a policy-gradient method would take more than one optimiser step."""
+    return (
+        f"data.prompts_per_round: a round makes {size} rollouts, and an optimiser step takes {batch_size * accumulate} "
+        f"of them (data.batch_size {batch_size} x trainer.accumulate_grad_batches {accumulate}, {epochs} pass(es)). "
+        "This method's gradient is that of the policy that drew them, so a round is one optimiser step: give fewer "
+        f"prompts, or --trainer.accumulate_grad_batches {math.ceil(size / batch_size)}, with --trainer.max_epochs 1"
     )
 
 

@@ -61,9 +61,18 @@ def check_run(spec: Spec, runs: Runs) -> Checked:
         check_epochs(options["trainer"], runs, found)
     if "train" in rows and kind != "prompts":
         notes += _steps(spec, rows["train"], kind, options["data"], options["trainer"])
-    elif "train" in rows and declared is not None:
+    if kind == "prompts" and options["data"]["validation"] is None:
+        notes.append("note: no data.validation, so the policies are not compared at the end")
+    if "train" in rows and kind == "prompts" and declared is not None:
         with found.catch():
-            plan = plan_run(spec, declared, rows["train"], options, folder)
+            plan = plan_run(
+                spec,
+                declared,
+                rows["train"],
+                options,
+                folder,
+                min(options["samples"]["prompts"], rows.get("validation", 0)),
+            )
             notes += [*plan.lines(), *warmup_notes(spec, declared, plan)]
     found.close()
     if "train" in rows:

@@ -37,7 +37,12 @@ def check_epochs(trainer: Mapping[str, Any], runs: Runs, found: Collector) -> No
 
 
 def plan_run(
-    spec: Spec, declared: Declared, prompts: int, options: Mapping[str, Any], folder: ModelFolder | None
+    spec: Spec,
+    declared: Declared,
+    prompts: int,
+    options: Mapping[str, Any],
+    folder: ModelFolder | None,
+    held_out: int = 0,
 ) -> Plan:
     """Count what a game's run will do; rows dropped for their length are not known here.
 
@@ -47,6 +52,7 @@ def plan_run(
         prompts: Training prompts.
         options: The run's options by section, defaults filled in.
         folder: Of the policy, where its files are there already.
+        held_out: Prompts to be answered when the game is over.
 
     Raises:
         InputError: the prompts cannot be dealt out to the rounds.
@@ -79,6 +85,7 @@ def plan_run(
             snapshot_bytes=trainable_bytes(folder, policy["precision"], lora_of(policy))
             if folder is not None
             else None,
+            held_out=held_out,
             moments=1 if spec.optimizer.name == "rmsprop" else 2,
         ),
     )

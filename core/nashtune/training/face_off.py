@@ -5,6 +5,7 @@ Legend: S = answers of one policy.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from nashtune.data.prompts import PromptRow
 from nashtune.evaluation.win_rates import WinRates, win_rates
 from nashtune.interfaces import Completion, Surroundings
 from nashtune.interfaces.schedule import START
-from nashtune.journal.records import completions_name, read_completions, write_completions
+from nashtune.journal.records import read_completions, write_completions
 from nashtune.journal.store import Journal
 from nashtune.kl.estimators import sampled_kl
 from nashtune.models.mode import frozen_mode
@@ -28,6 +29,8 @@ from nashtune.rounds.table import Table
 from nashtune.samplers.policy import PolicySampler
 from nashtune.training.samples import SampleSettings
 
+KEY = "answers-key"
+ANSWERS_SEED = 2**33  # beyond the seeds of policy and opponent, see `nashtune.rounds.collect`
 LIVE = "now"  # the live weights, where the run was stopped before its last round was over
 
 
@@ -92,7 +95,8 @@ def _face_off(
         table.policy.load_trainable_state_dict(live)
         if name != LIVE:
             table.load(name)
-        drawn[name], texts[name] = _answers(table, journal, number, name, chosen, settings)
+        asked = _Asked(number, name, _key(table, chosen, settings))
+        drawn[name], texts[name] = _answers(table, journal, asked, chosen, settings)
         own_S = _logprobs(table, chosen, drawn[name])
         if name != START and settings.temperature == 1.0:
             table.load(START)
@@ -110,27 +114,58 @@ def _face_off(
     )
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """Whose answers: number and name of the policy, and everything that its answers depend on."""
+
+    number: int
+    name: str
+    key: str
+
+
+def _key(table: Table, prompts: Sequence[PromptRow], settings: SampleSettings) -> str:
+    """A digest of the live weights, the prompts and the settings: answers are only found again by all of them."""
+    total = hashlib.sha256(repr((vars(settings), table.seed, [row.prompt_ids for row in prompts])).encode())
+    for name, weight in sorted(table.policy.trainable_state_dict().items()):
+        total.update(name.encode())
+        total.update(weight.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
 def _answers(
-    table: Table, journal: Journal, number: int, name: str, prompts: Sequence[PromptRow], settings: SampleSettings
+    table: Table, journal: Journal, asked: _Asked, prompts: Sequence[PromptRow], settings: SampleSettings
 ) -> tuple[list[Completion], list[str]]:
-    if not journal.has(number, completions_name("policy", 0)):
-        table.progress.phase(f"answers of {name}", len(prompts), "prompts")
-        sampler = PolicySampler(completions=1, max_new_tokens=settings.max_new_tokens, temperature=settings.temperature)
+    known = journal.has(asked.number, KEY) and journal.read_table(asked.number, KEY)["key"] == [asked.key]
+    if not known:
+        table.progress.phase(f"answers of {asked.name}", len(prompts), "prompts")
+        sampler = PolicySampler(
+            completions=1,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            stop=getattr(table.sampler, "stop", None) or None,
+        )
         sampler.attach(Surroundings(policy=table.policy, tokenizer=table.tokenizer))
-        sampler.sync(name)
+        sampler.sync(asked.name)
+        # each policy has noise of its own: P(y > y') of answers with common noise is not that of independent ones
+        seed = table.seed + ANSWERS_SEED * asked.number
         with table.autocast():
-            found = sampler.sample([row.prompt_ids for row in prompts], 1, seed=table.seed)
+            found = sampler.sample([row.prompt_ids for row in prompts], 1, seed=seed)
         said = [table.tokenizer.decode(one.token_ids, skip_special_tokens=True).strip() for one in found]
-        write_completions(journal, number, "policy", 0, found, said)
+        write_completions(journal, asked.number, "policy", 0, found, said)
+        journal.write_table(asked.number, KEY, {"key": [asked.key], "policy": [asked.name]})
         table.progress.done(f"{len(found)} answers, {sum(len(one.token_ids) for one in found)} tokens")
-    return read_completions(journal, number, "policy", 0)
+    return read_completions(journal, asked.number, "policy", 0)
 
 
 def _logprobs(table: Table, prompts: Sequence[PromptRow], drawn: Sequence[Completion]) -> torch.Tensor:
     """Summed log-probs of the answers under the live weights (S,)."""
-    batch = completion_batch([(prompts[one.prompt].prompt_ids, one.token_ids) for one in drawn]).to(table.policy.device)
+    sequences = [(prompts[one.prompt].prompt_ids, one.token_ids) for one in drawn]
+    sums = []
     with frozen_mode(table.policy.loaded()), table.autocast():
-        return table.policy.logprobs(batch, table.engine).sums
+        for start in range(0, len(sequences), table.batch_size):
+            batch = completion_batch(sequences[start : start + table.batch_size]).to(table.policy.device)
+            sums.append(table.policy.logprobs(batch, table.engine).sums)
+    return torch.cat(sums)
 
 
 def _compare(table: Table, prompts: Sequence[PromptRow], texts: dict[str, list[str]]) -> WinRates | None:

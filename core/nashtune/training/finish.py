@@ -48,11 +48,14 @@ def finish(
     }
     answers = samples.answers
     if game is not None:
-        report["rounds"] = summaries(game.table, metrics)
+        report["rounds"] = summaries(game.table, metrics, game.steps_of_round, trainer.global_step)
+        report["oracle"] = dict(game.table.oracle.counts()) if game.table.oracle is not None else {}
         console.print(rounds_table(report["rounds"]))
-
-        result = face_off(game.table, cli.datamodule.prompts("validation"), folder, samples.settings)
-        if result is not None:
+        held_out = cli.datamodule.prompts("validation") if "validation" in cli.datamodule.reports else []
+        result = face_off(game.table, held_out, folder, samples.settings)
+        if result is None:
+            console.print("no held-out prompts (data.validation, samples.prompts): policies are not compared")
+        else:
             report["win_rates"], answers = result.as_dict(), result.answers
             if result.win_rates is not None:
                 console.print(result.win_rates.table())

@@ -32,6 +32,11 @@ def fit(cli: NashtuneCLI, session: Session) -> None:
     plain, console = cli.plain, Console()
     folder = choose_run_dir(plain["run_dir"], session.spec.name, resumed=session.resumed)
     game = _game(cli, folder)
+    if game is not None and session.resumed is not None and session.resumed.resolve() != folder.resolve():
+        raise InputError(
+            f"--run_dir: {folder}, but the checkpoint is of the game in {session.resumed}, and a game goes on with its "
+            "own snapshots and journal; leave --run_dir out"
+        )
     ready(cli, "fit", console, completion_room=game.sampler.max_new_tokens if game else 0)
     if game is not None:
         game.prepare()
@@ -68,8 +73,13 @@ def fit(cli: NashtuneCLI, session: Session) -> None:
         if new and trainer.global_step == 0 and trainer.is_global_zero and not (folder / "journal").exists():
             shutil.rmtree(folder, ignore_errors=True)  # made a moment ago, and nothing was trained
         raise
-    if game is not None and trainer.is_global_zero:
-        datamodule.conclude()
+    if game is not None and trainer.is_global_zero and not datamodule.conclude():
+        console.print(
+            f"stopped at step {trainer.global_step}, before the last round was over: what follows is about the live "
+            f"weights, in the middle of a round. Go on with: nashtune fit --ckpt_path last --run_dir {folder} "
+            "--trainer.max_steps -1",
+            soft_wrap=True,
+        )
     if throughput.seconds == 0 and game is None:
         console.print(
             f"nothing left to train: this run ended at step {trainer.global_step}; its results are in {folder}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,10 +13,12 @@ from nashtune.interfaces import Pairing, PreferenceOracle, RewardOracle, Sampler
 from nashtune.interfaces.schedule import Update
 from nashtune.journal.store import Journal
 from nashtune.models.snapshots import SnapshotBank
+from nashtune.references.base import BaseReference
 from nashtune.rounds.data import GameData
 from nashtune.rounds.order import WindowOrder
 from nashtune.rounds.table import Table
 from nashtune.samplers.mixture import start_logits
+from nashtune.spec.planning import one_step_message
 from nashtune.spec.resolve import build
 
 if TYPE_CHECKING:
@@ -44,7 +47,9 @@ class Game:
         spec = module.spec
         assert spec.sampler is not None, "the cross-check demands a sampler for a schedule that reads it"
         self.sampler = cast(Sampler, build(spec.sampler))
-        self.oracle = cast("RewardOracle | PreferenceOracle", build(spec.oracle)) if spec.oracle else None
+        oracle = cast("RewardOracle | PreferenceOracle", build(spec.oracle)) if spec.oracle else None
+        # a spec that leaves its oracle to the run needs none where a journal brings the judgements
+        self.oracle = None if oracle is not None and oracle.chosen_by_run and self.sampler.replays else oracle
         self.pairing = cast(Pairing, build(spec.pairing)) if spec.pairing else None
         self.folder = folder
         self._module, self._prompts = module, data
@@ -57,7 +62,7 @@ class Game:
         Raises:
             InputError: the oracle cannot work, or was not chosen.
         """
-        if self.oracle is not None and not (self.sampler.replays and self.oracle.chosen_by_run):
+        if self.oracle is not None:
             self.oracle.prepare()
 
     def orders(self) -> list[WindowOrder]:
@@ -84,14 +89,32 @@ class Game:
         self.progress = progress
         orders = self.orders()
         self._module.planned_steps = sum(order.steps for order in orders)
+        self._refuse_stale_rollouts(orders)
         return GameData(
             self._prompts,
             lambda: self.table(trainer(), progress),
             epochs=self._epochs,
             accumulate=self._accumulate,
             length=sum(map(len, orders)),
-            seed=self._seed,
+            identity={
+                "fingerprint": self._prompts.fingerprint("train"),
+                "seed": self._seed,
+                "prompts_per_round": self._prompts.prompts_per_round,
+                "labels": self._prompts.labels,
+                "batch_size": self._prompts.batch_size,
+                "accumulate": self._accumulate,
+                "epochs": self._epochs,
+                "precision": str(trainer().precision),
+                "engine": type(self._module.engine).__name__,
+            },
         )
+
+    def _refuse_stale_rollouts(self, orders: list[WindowOrder]) -> None:
+        """A policy gradient is that of the policy that drew: after one step the completions are another's."""
+        phases = [phase for one in self._module.schedule.rounds() for phase in one.phases if isinstance(phase, Update)]
+        for order, phase in zip(orders, phases, strict=True):
+            if not phase.reset and order.steps > 1:
+                raise InputError(one_step_message(order.size, order.batch_size, order.accumulate, order.epochs))
 
     def table(self, trainer: Trainer, progress: Progress) -> Table:
         """What the rounds are played with; the policy is loaded by now."""
@@ -101,7 +124,7 @@ class Game:
             Surroundings(
                 policy=policy,
                 tokenizer=tokenizer,
-                start_logits=start_logits(policy) if self.sampler.mixes else None,
+                start_logits=self._start_logits() if self.sampler.mixes else None,
                 score=self._score(tokenizer) if self.sampler.selects else None,
                 run_dir=str(self.folder),
             )
@@ -125,6 +148,13 @@ class Game:
             batch_size=self._prompts.eval_batch_size,
             autocast=trainer.precision_plugin.forward_context,
         )
+
+    def _start_logits(self) -> Any:
+        """The starting policy next to the live one: a reference that is loaded anyway, or one of its own."""
+        for reference in self._module.references.values():
+            if isinstance(reference, BaseReference) and (model := reference.frozen_copy()) is not None:
+                return model, nullcontext
+        return start_logits(self._module.policy)
 
     def _score(self, tokenizer: Any) -> Callable[[Sequence[int], Sequence[Sequence[int]]], list[float]]:
         oracle = self.oracle

@@ -14,6 +14,19 @@ if TYPE_CHECKING:
     from nashtune.cli.lightning import NashtuneCLI
 
 
+NOT_IN_A_GAME: dict[str, tuple[Any, ...]] = {
+    "val_check_interval": (None, 1.0),
+    "limit_val_batches": (None, 1.0),
+    "check_val_every_n_epoch": (None, 1),
+    "reload_dataloaders_every_n_epochs": (None, 0),
+    "min_steps": (None,),
+    "min_epochs": (None,),
+    "max_time": (None,),
+    "fast_dev_run": (None, False),
+}
+"""Options of Lightning's Trainer that mean nothing in a game, with the values that say so."""
+
+
 def ready(cli: NashtuneCLI, stage: str, console: Console, *, completion_room: int = 0) -> None:
     """Check the run and read its data.
 
@@ -59,7 +72,7 @@ def _settings(cli: NashtuneCLI, stage: str, trainer: Any) -> None:
             f"trainer.precision: {trainer['precision']} would cast the policy and not its reference; set "
             "policy.precision (the dtype of all weights), or trainer.precision: bf16-mixed"
         )
-    if stage == "fit" and module.policy.config.precision == "bf16" and module.policy.config.lora is None:
+    if stage == "fit" and module.policy.config.precision == "bf16" and not module.policy.is_lora:
         raise InputError(
             "policy.precision: bf16 with all weights trained: at the learning rates of preference methods nearly every "
             "update is smaller than bf16 can hold and is lost; use policy.precision: fp32 with trainer.precision: "
@@ -75,6 +88,14 @@ def _settings(cli: NashtuneCLI, stage: str, trainer: Any) -> None:
                 f"trainer.{name}: {trainer[name]} would end a game's rounds in the middle; leave it out, and shorten "
                 "the game by --spec.schedule.rounds, --data.prompts_per_round or --trainer.max_steps"
             )
+    for name, usual in NOT_IN_A_GAME.items():
+        if trainer[name] not in usual:
+            raise InputError(
+                f"trainer.{name}: {trainer[name]} is not read by a game, which has no validation between its steps and "
+                "ends with its rounds or at trainer.max_steps; leave it out"
+            )
+    if trainer["max_steps"] == 0:
+        raise InputError("trainer.max_steps: 0 trains nothing; leave it out, or give 1 or more")
     if trainer["max_epochs"] is None or trainer["max_epochs"] < 1:
         raise InputError(
             f"trainer.max_epochs: {trainer['max_epochs']}; in a game it is the passes over the rows of each update, 1 "
@@ -88,4 +109,3 @@ def _check_interval(interval: Any, batches: int) -> None:
             f"trainer.val_check_interval: {interval}, but an epoch has {batches} "
             "micro-batches; give a smaller number, or a share of the epoch such as 0.5"
         )
-

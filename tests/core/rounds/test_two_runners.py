@@ -109,7 +109,12 @@ def play(
     def run(spec: str, *options: str) -> Played:
         settings = {
             "policy": {"path": str(five_words)},
-            "data": {"train": "train.jsonl", "template": "plain", "max_length": 8},
+            "data": {
+                "train": "train.jsonl",
+                "template": "plain",
+                "max_length": 8,
+                "batch_size": PROMPTS * COMPLETIONS // 2,  # all pairs
+            },
             "trainer": {"accelerator": "cpu", "max_epochs": 130, "enable_progress_bar": False, "log_every_n_steps": 50},
             "spec": {
                 "schedule": {"rounds": 2},
@@ -119,7 +124,6 @@ def play(
                 "optimizer": {"lr": 0.015, "betas": [0.9, 0.95], "weight_decay": 0.0, "decay": "cosine"},
             },
         }
-        settings["data"]["batch_size"] = PROMPTS * COMPLETIONS // 2
         (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
         folder = Lab(tmp_path, tmp_path / "run.yaml").fit(*options, spec=spec)
         kept = yaml.safe_load((folder / "config.yaml").read_text())["spec"]

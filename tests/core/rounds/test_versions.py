@@ -76,7 +76,7 @@ class Run:
         batch, engine = completion_batch(sequences), get_engine("dense")
         with frozen_mode(self.policy.loaded()):
             logp = self.policy.logprobs(batch, engine).token_logp
-        return list(logp.double().split([len(completion) for _, completion in sequences]))
+        return list(torch.split(logp.double(), [len(completion) for _, completion in sequences]))
 
     def sums(self, snapshot: str, sequences: Sequences) -> Tensor:
         """Their sums (N,)."""
@@ -88,7 +88,8 @@ class Run:
         prompt, completion = sequence
         model = self.policy.loaded()
         with frozen_mode(model):
-            return model(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1].double()
+            logits: Tensor = model(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1]
+        return logits.double()
 
 
 @pytest.fixture

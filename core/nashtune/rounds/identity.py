@@ -1,0 +1,54 @@
+"""What the rounds of a run belong to: prompts, seed, precision, batches. Other ones do not go on with its journal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nashtune.errors import InputError
+from nashtune.files import write_bytes_atomically
+
+OPTIONS = {
+    "fingerprint": "data.train: other prompts (other rows, tokenizer, template or length limits)",
+    "seed": "seed_everything: {saved} there, {now} here",
+    "prompts_per_round": "data.prompts_per_round: {saved} there, {now} here",
+    "labels": "data.labels: {saved} there, {now} here",
+    "batch_size": "data.batch_size: {saved} there, {now} here",
+    "accumulate": "trainer.accumulate_grad_batches: {saved} there, {now} here",
+    "epochs": "trainer.max_epochs (passes over the rows of each update): {saved} there, {now} here",
+    "precision": "trainer.precision: {saved} there, {now} here",
+    "engine": "engine: {saved} there, {now} here",
+}
+
+
+def claim_rounds(folder: Path, now: Mapping[str, Any]) -> None:
+    """Write down what the journal in a folder belongs to, or see that it is the same.
+
+    Raises:
+        InputError: the run was begun with something else.
+    """
+    file = folder / "identity.json"
+    if not file.exists():
+        write_bytes_atomically(file, (json.dumps(dict(now), indent=2) + "\n").encode())
+        return
+    refuse_other(json.loads(file.read_text(encoding="utf-8")), now)
+
+
+def refuse_other(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with rounds that were played with something else.
+
+    Raises:
+        InputError: naming each option that differs.
+    """
+    different = [
+        text.format(saved=saved.get(name), now=now[name])
+        for name, text in OPTIONS.items()
+        if saved.get(name) != now[name]
+    ]
+    if different:
+        raise InputError(
+            f"this run was begun with something else: {'; '.join(different)}. Give what it was begun with, or start a "
+            "new run without --ckpt_path"
+        )
