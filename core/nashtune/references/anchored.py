@@ -25,11 +25,16 @@ __all__ = ["AnchoredReference", "Entry", "from_tensors", "mix", "score_rows", "t
 
 
 class AnchoredReference(Reference):
-    """Log-probs that an anchor phase has computed, found by the token ids and completion mask of a sequence."""
+    """Log-probs that an anchor phase has computed, found by the token ids and completion mask of a sequence.
+
+    Args:
+        of: What is scored: "start", or "previous" where the schedule's anchor phases say.
+    """
 
     gives_logits: ClassVar[bool] = False
 
-    def __init__(self) -> None:
+    def __init__(self, of: str = "previous") -> None:
+        self.of = of
         self._entries: Mapping[bytes, Entry] = {}
         self._dtype = torch.float32
 

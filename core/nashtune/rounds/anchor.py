@@ -29,7 +29,7 @@ def anchor(
         number: Of the update that comes next, over the whole run.
     """
     wanted = {
-        name: {START: 1.0} if reference.snapshot == START else dict(phase.previous)
+        name: {START: 1.0} if reference.of == START else dict(phase.previous)
         for name, reference in references.items()
         if isinstance(reference, AnchoredReference)
     }

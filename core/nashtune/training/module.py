@@ -88,7 +88,8 @@ class AlignmentModule(LightningModule):
         if self.is_game and any(isinstance(phase, Anchor) for one in self.schedule.rounds() for phase in one.phases):
             # one model in memory: anchor phases score the round's rows with the snapshot in the live policy
             for name, reference in self.references.items():
-                self.references[name] = reference if reference.snapshot is None else AnchoredReference()
+                if reference.snapshot is not None:
+                    self.references[name] = AnchoredReference(reference.snapshot)
         for reference in self.references.values():
             reference.attach(self.policy)
 
