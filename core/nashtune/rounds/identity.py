@@ -45,7 +45,7 @@ def refuse_other(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     different = [
         text.format(saved=saved.get(name), now=now[name])
         for name, text in OPTIONS.items()
-        if saved.get(name) != now[name]
+        if name in now and saved.get(name) != now[name]
     ]
     if different:
         raise InputError(

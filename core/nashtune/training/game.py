@@ -39,10 +39,19 @@ class Game:
         seed: The run's.
         epochs: Passes over a round's rows in each update.
         accumulate: Micro-batches of an optimiser step.
+        precision: `trainer.precision`.
     """
 
     def __init__(
-        self, module: AlignmentModule, data: PreferenceData, *, folder: Path, seed: int, epochs: int, accumulate: int
+        self,
+        module: AlignmentModule,
+        data: PreferenceData,
+        *,
+        folder: Path,
+        seed: int,
+        epochs: int,
+        accumulate: int,
+        precision: str,
     ) -> None:
         spec = module.spec
         assert spec.sampler is not None, "the cross-check demands a sampler for a schedule that reads it"
@@ -53,7 +62,7 @@ class Game:
         self.pairing = cast(Pairing, build(spec.pairing)) if spec.pairing else None
         self.folder = folder
         self._module, self._prompts = module, data
-        self._seed, self._epochs, self._accumulate = seed, epochs, accumulate
+        self._seed, self._epochs, self._accumulate, self._precision = seed, epochs, accumulate, precision
         self.progress: Progress | None = None
 
     def prepare(self) -> None:
@@ -104,7 +113,7 @@ class Game:
                 "batch_size": self._prompts.batch_size,
                 "accumulate": self._accumulate,
                 "epochs": self._epochs,
-                "precision": str(trainer().precision),
+                "precision": self._precision,
                 "engine": type(self._module.engine).__name__,
             },
         )
