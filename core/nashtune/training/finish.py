@@ -54,7 +54,8 @@ def finish(
         held_out = cli.datamodule.prompts("validation") if "validation" in cli.datamodule.reports else []
         result = face_off(game.table, held_out, folder, samples.settings)
         if result is None:
-            console.print("no held-out prompts (data.validation, samples.prompts): policies are not compared")
+            why = "no held-out prompts (data.validation, samples.prompts), so the policies are not compared"
+            console.print(why, soft_wrap=True)
         else:
             report["win_rates"], answers = result.as_dict(), result.answers
             if result.win_rates is not None:

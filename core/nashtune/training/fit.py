@@ -102,7 +102,7 @@ def _game(cli: NashtuneCLI, folder: Path) -> Game | None:
         seed=int(cli.plain["seed_everything"]),
         epochs=int(trainer["max_epochs"] or 1),
         accumulate=int(trainer["accumulate_grad_batches"]),
-        precision=str(trainer["precision"]),
+        precision=str(trainer["precision"] or "32-true"),
     )
 
 

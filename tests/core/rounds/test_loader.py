@@ -85,5 +85,5 @@ def test_a_run_goes_on_where_its_state_says(at: int) -> None:
 
 def test_a_state_of_other_prompts_is_refused() -> None:
     state = Run().loader.state_dict() | {"fingerprint": "another"}
-    with pytest.raises(InputError, match="data.train: other prompts"):
+    with pytest.raises(InputError, match=r"data\.train: other prompts"):
         Run().loader.load_state_dict(state)

@@ -16,7 +16,5 @@ class TwoRounds(Schedule):
 
 def test_a_schedule_that_cannot_be_run_does_not_pass_for_offline() -> None:
     _refuse_other_schedules(OfflineSchedule(), "offline")
-    with pytest.raises(
-        InputError, match=r"'two' draws no completions and declares 2 .*use schedule: offline"
-    ):
+    with pytest.raises(InputError, match=r"'two' draws no completions and declares 2 .*use schedule: offline"):
         _refuse_other_schedules(TwoRounds(), "two")
