@@ -106,6 +106,7 @@ def test_has_a_page_with_the_usual_sections(name):
 GAME = (
     *("--spec.oracle", "rules", "--spec.oracle.rules", "[distinct_1]", "--spec.sampler.max_new_tokens", "5"),
     *("--spec.sampler.completions", "4", "--data.prompts_per_round", "6"),
+    *("--trainer.accumulate_grad_batches", "6", "--trainer.max_epochs", "1"),
 )
 
 

@@ -79,9 +79,12 @@ class Plan:
             f"judgements: {judged}; they make at most {self.rows} {self.kind}",
             f"forward passes: at most {self.training_passes} sequences in training, {self.anchor_passes} under frozen "
             f"snapshots{live}",
-            f"at the end: {self.answers} answers to held-out prompts, {self.comparisons} comparisons in both orders",
             f"disk: {self._disk()}",
         ]
+        if self.answers:
+            lines.insert(
+                -1, f"at the end: {self.answers} answers to held-out prompts, {self.comparisons} comparisons of them"
+            )
         if self.ended_early:
             lines.append(
                 f"note: trainer.max_steps {self.steps} ends the game before its last round is over; "

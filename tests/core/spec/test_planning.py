@@ -103,12 +103,14 @@ def test_two_updates_a_round_on_the_same_pairs():
 
 def test_rollouts_against_an_opponent():
     """Both draw 2 completions of 4 prompts in 5 rounds; comparison k is k against k."""
-    setup = replace(SETUP, prompts=4, prompts_per_round=4, completions=2, most=None, anchored=("start",))
+    setup = replace(SETUP, prompts=4, prompts_per_round=4, completions=2, most=None, anchored=("start",), batch_size=4)
     plan = make_plan(steps(5, 1), setup)
     assert (plan.kind, plan.rows) == ("rollouts", 40)
     assert (plan.generations, plan.judgements) == (80, 40)
     assert make_plan(steps(5, 1), replace(setup, judged_by="scores")).judgements == 80
-    assert plan.steps_per_update == (2,) * 5
+    assert plan.steps_per_update == (1,) * 5
+    with pytest.raises(InputError, match="8 rollouts, and an optimiser step takes 6"):
+        make_plan(steps(5, 1), replace(setup, batch_size=3))
     # without an anchor phase the reference stays loaded
     assert (plan.training_passes, plan.anchor_passes, plan.reference_passes) == (40, 0, 40)
     assert plan.snapshots == 1  # an average is in memory and in checkpoints
@@ -153,6 +155,13 @@ def test_in_words():
         "forward passes: at most 40 sequences in training, 68 under frozen snapshots",
         "disk: 4 snapshots; the size is known when the model is ready",
     ]
+
+
+def test_the_comparison_at_the_end_is_counted():
+    """Start and three rounds answer 5 prompts; every two are compared in both orders."""
+    plan = make_plan(ONLINE, replace(SETUP, held_out=5))
+    assert (plan.answers, plan.comparisons) == (20, 5 * 4 * 3)
+    assert "at the end: 20 answers to held-out prompts, 60 comparisons of them" in plan.lines()
 
 
 def test_as_plain_values():
