@@ -10,25 +10,21 @@ number may read.
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nashtune.errors import InputError, nearest
 from nashtune.files import atomic_path, sha256_of, write_bytes_atomically
-from nashtune.logprobs.head import accumulation_dtype
 from nashtune.models.policy import HFPolicy
 
 INDEX = "snapshots.json"
-LIVE = "live"
+LIVE = "live"  # what an average calls the live weights: no snapshot has that name
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*")
 NEXT_STEP = "restore it from a copy, or start a new run with another --run_dir"
 
@@ -50,14 +46,6 @@ class SnapshotBank:
     def has(self, name: str) -> bool:
         """Whether there is a snapshot of that name."""
         return name in self._index()
-
-    def digest(self, name: str) -> str:
-        """sha256 of a snapshot's file: a version of the weights that does not depend on the run.
-
-        Raises:
-            InputError: there is no such snapshot.
-        """
-        return self._facts(name)["sha256"]
 
     def save(self, name: str, policy: HFPolicy) -> None:
         """Keeps the policy's weights; a snapshot of that name is replaced.
@@ -83,40 +71,6 @@ class SnapshotBank:
             policy.load_trainable_state_dict(load_file(file))
         except InputError as error:
             raise InputError(f"{file}: {error}") from error
-
-    def average(self, name: str, of: Mapping[str, float], policy: HFPolicy) -> None:
-        """Makes a snapshot of a weighted mean of weights; the policy keeps its own.
-
-        Computed and kept in float32 (float64 for float64 weights), whatever the precision of the policy: in bf16 the
-        small steps of a moving average would round to nothing.
-
-        Args:
-            name: Of the new snapshot; it may be one of those it is made of.
-            of: Weight of each snapshot, `live` for the policy's current weights; they sum to 1.
-            policy: Loaded.
-
-        Raises:
-            InputError: a snapshot is missing or broken, or belongs to another policy.
-        """
-        if not math.isclose(sum(of.values()), 1.0, rel_tol=0.0, abs_tol=1e-6):
-            raise ValueError(f"snapshot {name}: the weights of its average {dict(of)} do not sum to 1")
-        live = policy.trainable_state_dict()
-        mean: dict[str, Tensor] = {}
-        with ExitStack() as opened:
-            sources = [(share, self._reader(source, live, opened)) for source, share in of.items()]
-            for key, weight in live.items():
-                dtype = accumulation_dtype(weight.dtype)
-                mean[key] = torch.zeros(weight.shape, dtype=dtype)
-                for share, read in sources:
-                    mean[key].add_(read(key).to("cpu", dtype), alpha=share)
-        self._write(name, mean)
-
-    def remove(self, name: str) -> None:
-        """Forgets a snapshot and deletes its file; one that is gone already is no error."""
-        index = self._index()
-        if index.pop(name, None):
-            self._write_index(index)
-        self._file(name).unlink(missing_ok=True)
 
     def _write(self, name: str, weights: Mapping[str, Tensor]) -> None:
         if not NAME.fullmatch(name) or name == LIVE:
@@ -144,20 +98,6 @@ class SnapshotBank:
         if sha256_of(file) != expected:
             raise InputError(f"{file} is torn or was altered: its sha256 is not that in {INDEX}; {NEXT_STEP}")
         return file
-
-    def _reader(self, name: str, live: Mapping[str, Tensor], opened: ExitStack) -> Callable[[str], Tensor]:
-        """Reads one weight of a snapshot when it is asked for: a mean holds no whole snapshot in memory but its own."""
-        if name == LIVE:
-            return live.__getitem__
-        path = self._verified(name)
-        file = opened.enter_context(safe_open(str(path), framework="pt"))
-        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.offset_keys()}
-        if shapes != {key: tuple(weight.shape) for key, weight in live.items()}:
-            raise InputError(
-                f"{path} does not belong to this policy (another model or other policy.lora settings); {NEXT_STEP}"
-            )
-        read: Callable[[str], Tensor] = file.get_tensor
-        return read
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"

@@ -89,64 +89,6 @@ def test_tied_weights_are_kept_once_and_stay_tied(tiny: Path, load: Load, bank: 
     assert head.data_ptr() == embedding.data_ptr()
 
 
-def test_equal_weights_have_equal_digests(tiny: Path, tmp_path: Path, load: Load, bank: SnapshotBank) -> None:
-    bank.save("one", load(tiny))
-    policy = load(tiny)
-    bank.save("two", policy)
-    other = SnapshotBank(tmp_path / "other")
-    other.save("three", policy)
-    shake(policy, 1)
-    bank.save("four", policy)
-    assert bank.digest("one") == bank.digest("two") == other.digest("three") != bank.digest("four")
-    assert len(bank.digest("one")) == 64
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_moving_average_over_three_steps_is_its_closed_form(
-    tiny: Path, load: Load, bank: SnapshotBank, precision: str
-) -> None:
-    """ema_3 = d^3 w_0 + (1-d) (d^2 w_1 + d w_2 + w_3), although bf16 itself could not hold the small steps."""
-    decay = 0.98
-    policy = load(tiny, precision=precision)
-    lived = [weights(policy)]
-    bank.save("start", policy)
-    for step in (1, 2, 3):
-        lived.append(shake(policy, step))
-        before = f"ema@{step - 1}" if step > 1 else "start"
-        bank.average(f"ema@{step}", {before: decay, "live": 1 - decay}, policy)
-        assert all(torch.equal(weight, lived[-1][name]) for name, weight in weights(policy).items())
-    found = load_file(bank.folder / "ema@3.safetensors")
-    for name, start in lived[0].items():
-        expected = decay**3 * start.double()
-        for step in (1, 2, 3):
-            expected += (1 - decay) * decay ** (3 - step) * lived[step][name].double()
-        assert found[name].dtype == torch.float32
-        torch.testing.assert_close(found[name].double(), expected, rtol=1e-6, atol=1e-7)
-    bank.load("ema@3", policy)
-    for name, weight in weights(policy).items():
-        assert torch.equal(weight, found[name].to(weight.dtype))
-
-
-def test_an_average_may_replace_what_it_is_made_of(tiny: Path, load: Load, bank: SnapshotBank) -> None:
-    policy = load(tiny, lora=LORA)
-    first = shake(policy, 1)
-    bank.save("ema", policy)
-    second = shake(policy, 2)
-    bank.average("ema", {"ema": 0.25, "live": 0.75}, policy)
-    bank.load("ema", policy)
-    for name, weight in weights(policy).items():
-        torch.testing.assert_close(weight, 0.25 * first[name] + 0.75 * second[name])
-    assert bank.names() == ["ema"]
-
-
-def test_the_average_of_one_is_a_copy(tiny: Path, load: Load, bank: SnapshotBank) -> None:
-    policy = load(tiny)
-    bank.save("main@1", policy)
-    shake(policy, 1)
-    bank.average("copy", {"main@1": 1.0}, policy)
-    assert bank.digest("copy") == bank.digest("main@1")
-
-
 @pytest.mark.parametrize("harm", ["torn", "altered", "missing"])
 def test_a_file_that_is_not_what_was_written_is_named_and_changes_nothing(
     tiny: Path, load: Load, bank: SnapshotBank, harm: str
@@ -165,12 +107,8 @@ def test_a_file_that_is_not_what_was_written_is_named_and_changes_nothing(
         file.write_bytes(data)
     before = shake(policy, 2)
     said = "is missing" if harm == "missing" else "is torn or was altered"
-    for use in (
-        lambda: bank.load("main@1", policy),
-        lambda: bank.average("ema@1", {"main@1": 0.5, "live": 0.5}, policy),
-    ):
-        with pytest.raises(InputError, match=rf"main@1\.safetensors {said}.*another --run_dir"):
-            use()
+    with pytest.raises(InputError, match=rf"main@1\.safetensors {said}.*another --run_dir"):
+        bank.load("main@1", policy)
     assert all(torch.equal(weight, before[name]) for name, weight in weights(policy).items())
     assert bank.names() == ["main@1"]
 
@@ -180,8 +118,6 @@ def test_a_snapshot_of_another_policy_is_named(tiny: Path, load: Load, bank: Sna
     for other in (load(tiny), load(tiny, lora=LoraSettings(r=4))):
         with pytest.raises(InputError, match=r"main@1\.safetensors.* does not belong to this policy"):
             bank.load("main@1", other)
-        with pytest.raises(InputError, match=r"main@1\.safetensors.* does not belong to this policy"):
-            bank.average("ema@1", {"main@1": 0.5, "live": 0.5}, other)
 
 
 def test_an_unknown_snapshot_says_which_there_are(tiny: Path, load: Load, bank: SnapshotBank) -> None:
@@ -189,30 +125,12 @@ def test_an_unknown_snapshot_says_which_there_are(tiny: Path, load: Load, bank: 
     bank.save("main@1", policy)
     with pytest.raises(InputError, match=r"no snapshot 'main@2'; did you mean 'main@1'\? \(known: main@1\)"):
         bank.load("main@2", policy)
-    with pytest.raises(InputError, match="no snapshot 'aux'"):
-        bank.average("ema", {"aux": 1.0}, policy)
-    with pytest.raises(InputError, match="no snapshot 'aux'"):
-        bank.digest("aux")
 
 
 @pytest.mark.parametrize("name", ["", "live", "../main", "a/b", ".hidden"])
 def test_names_that_are_no_file_names_are_refused(tiny: Path, load: Load, bank: SnapshotBank, name: str) -> None:
     with pytest.raises(ValueError, match="is no name of a snapshot"):
         bank.save(name, load(tiny, lora=LORA))
-
-
-def test_an_average_that_is_none_is_refused(tiny: Path, load: Load, bank: SnapshotBank) -> None:
-    with pytest.raises(ValueError, match="do not sum to 1"):
-        bank.average("ema@1", {"live": 0.9}, load(tiny, lora=LORA))
-
-
-def test_a_removed_snapshot_is_gone_and_may_be_removed_again(tiny: Path, load: Load, bank: SnapshotBank) -> None:
-    policy = load(tiny, lora=LORA)
-    bank.save("main@1", policy)
-    bank.save("main@2", policy)
-    for _ in range(2):
-        bank.remove("main@1")
-        assert bank.names() == ["main@2"] and not (bank.folder / "main@1.safetensors").exists()
 
 
 def test_a_kill_between_file_and_index_leaves_no_snapshot(
