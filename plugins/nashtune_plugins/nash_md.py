@@ -109,6 +109,10 @@ class NashMDLoss(Loss):
             metrics={"log_ratio_margin": h_B.detach(), "target": h_B.new_full(h_B.shape, eta / 2.0)},
         )
 
+    def kl_bound(self, rounds: int) -> tuple[str, float] | None:
+        """8/(tau^2 (T + 1)), the paper's theorem 1, for the decreasing step alone."""
+        return None if self.eta is not None else ("8/(τ²(T + 1))", 8.0 / (self.tau**2 * (rounds + 1)))
+
 
 @hookimpl
 def nashtune_components() -> list[Component]:

@@ -128,3 +128,18 @@ def test_pairs_come_from_a_sampler_that_mixes():
     spec = resolve("nash_md")
     assert spec.sampler is not None and spec.sampler.name == "mixture"
     assert spec.pairing is not None and spec.pairing.name == "iid"
+
+
+def test_the_theorem_holds_on_a_game_and_is_stated_for_its_step_alone():
+    from nashtune.games.matrices import find_game
+    from nashtune.games.verify import verify
+    from nashtune.spec.overrides import Override
+    from nashtune.spec.resolve import resolve
+
+    settings = {("loss", "eta"): None, ("loss", "eta_rule"): "last_iterate", ("loss", "tau"): 0.5}
+    spec = resolve("nash_md", [Override(path, value, "test") for path, value in settings.items()])
+    report = verify(resolve(spec.to_dict(), [Override(("schedule", "rounds"), 20, "test")]), [find_game("rps")])
+    formula, bound = report.kl_bound
+    assert formula == "8/(τ²(T + 1))" and bound[0] == 8 / (0.25 * 2)
+    assert all(found <= limit for found, limit in zip(report.kl_regularised, bound, strict=True))
+    assert NashMDLoss(eta=0.5, tau=0.1).kl_bound(10) is None

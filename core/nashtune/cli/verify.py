@@ -201,6 +201,8 @@ def _print(report: Report, spec: Spec) -> None:
     columns |= {"KL to start": report.kl_start, "KL from Nash": report.kl_nash}
     if report.kl_regularised is not None:
         columns["KL from Nash, τ"] = report.kl_regularised
+    if report.kl_bound is not None:
+        columns[f"its bound {report.kl_bound[0]}"] = report.kl_bound[1]
     rows = [[str(t), *(_number(values[t]) for values in columns.values())] for t in _chosen(report.rounds)]
     print_table(["round", *columns], rows)
     for number, game in enumerate(report.games):

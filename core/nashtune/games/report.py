@@ -6,7 +6,7 @@ Legend: R = 1 + rounds, n = actions of a game. Gaps and divergences are means ov
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,8 @@ class Report:
         regularised_nash: The regularised Nash policy per game; None without tau.
         rate: Slope of log average gap over log T, see `fitted_slope`; -1 is 1/T. None where it cannot be fitted.
         last_factor: Factor per round of the divergence from the (regularised) Nash policy in the second half.
-        bound: The paper's bound on the average gap: formula, and its value by round (None where it states none).
+        bound: The theory's bound on the average gap: formula, and its value by round (None where it states none).
+        kl_bound: Likewise on KL(regularised Nash || last policy).
         notes: What a reader must know.
     """
 
@@ -65,6 +66,7 @@ class Report:
     rate: float | None
     last_factor: float | None
     bound: tuple[str, list[float | None]] | None
+    kl_bound: tuple[str, list[float | None]] | None
     notes: list[str]
 
     @property
@@ -90,6 +92,7 @@ class Report:
             "rate": self.rate,
             "last_factor": self.last_factor,
             "bound": None if self.bound is None else {"formula": self.bound[0], "values": self.bound[1]},
+            "kl_bound": None if self.kl_bound is None else {"formula": self.kl_bound[0], "values": self.kl_bound[1]},
             "tau": self.tau,
             "kl": {
                 "start": _finite(self.kl_start),
@@ -142,7 +145,8 @@ def measure(spec: str, games: Sequence[Game], trajectory: Trajectory, loss: Loss
         regularised_nash=targets,
         rate=fitted_slope(gap_average),
         last_factor=fitted_factor(kl_nash if kl_regularised is None else kl_regularised),
-        bound=_bound(loss, max(game.divergence for game in games), len(gap_last)),
+        bound=_stated(loss.gap_bound(T, max(game.divergence for game in games)) for T in range(1, len(gap_last) + 1)),
+        kl_bound=_stated(loss.kl_bound(T) for T in range(1, len(gap_last) + 1)),
         notes=notes,
     )
 
@@ -188,8 +192,8 @@ def _regularised(games: Sequence[Game], tau: float, notes: list[str]) -> list[Ar
         return None
 
 
-def _bound(loss: Loss, divergence: float, policies: int) -> tuple[str, list[float | None]] | None:
-    stated = [loss.gap_bound(T, divergence) for T in range(1, policies + 1)]
+def _stated(by_round: Iterable[tuple[str, float] | None]) -> tuple[str, list[float | None]] | None:
+    stated = list(by_round)
     formula = next((one[0] for one in stated if one is not None), None)
     return None if formula is None else (formula, [None if one is None else one[1] for one in stated])
 

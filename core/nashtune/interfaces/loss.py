@@ -63,6 +63,17 @@ class Loss(ABC):
         """
         return None
 
+    def kl_bound(self, rounds: int) -> tuple[str, float] | None:
+        """What theory says of KL(regularised Nash policy || last policy), in nats: the formula, and its value.
+
+        Args:
+            rounds: T, the number of policies, the starting one among them.
+
+        Returns:
+            None where the theory states no bound, or not for these settings.
+        """
+        return None
+
     def read_vector(self, batch: LossBatch, inputs: Mapping[str, Tensor]) -> LossBatch:
         """Put those of `vector_inputs` that a conformance vector gives into the batch (float64 tensors)."""
         return batch
