@@ -125,7 +125,7 @@ def prompts_in_round(size: int, rounds: int, per_round: int | None, round: int) 
     if per_round is not None and per_round > size:
         raise InputError(
             f"data.prompts_per_round: {per_round}, but data.train has {size} prompts, and a round draws for each one "
-            f"once; give {size} or less"
+            f"once; give {size} or less, or none, which splits all of them over the rounds"
         )
     if per_round is None and size < rounds:
         raise InputError(

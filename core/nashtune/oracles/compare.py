@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from nashtune.interfaces.oracle import PreferenceOracle, Prompt, RewardOracle
+from nashtune.oracles.checked import compared, scored
 from nashtune.oracles.probability import bradley_terry
 from nashtune.oracles.texts import check_lengths, key_of
 
@@ -21,7 +22,7 @@ def probabilities(
     """
     if isinstance(oracle, RewardOracle):
         return bradley_terry(*scores_of_pairs(oracle, prompts, first, second))
-    return oracle.compare(prompts, first, second).double()
+    return compared(oracle, prompts, first, second)
 
 
 def scores_of_pairs(
@@ -35,5 +36,6 @@ def scores_of_pairs(
         for prompt, text in zip([*prompts, *prompts], [*first, *second], strict=True)
     ]
     of = dict(zip(where, [*prompts, *prompts], strict=True))
-    rewards = oracle.score([of[i] for i in range(len(asked))], [text for _, text in asked]).mean.double().cpu()
+    found = scored(oracle, [of[i] for i in range(len(asked))], [text for _, text in asked])
+    rewards = found.mean.double().cpu()
     return rewards[where[:n]], rewards[where[n:]]

@@ -20,6 +20,7 @@ from nashtune.journal.records import (
     write_judgements,
     write_scores,
 )
+from nashtune.oracles.checked import compared, scored
 from nashtune.oracles.probability import bradley_terry
 from nashtune.pairing.drive import drive
 from nashtune.rounds.answers import Answers, answers
@@ -109,7 +110,8 @@ def _compare(table: Table, round: int, part: int, policy: Answers, opponent: Ans
         ]
         given = [0.5] * len(asked)
         if different:
-            found = oracle.compare(
+            found = compared(
+                oracle,
                 [prompt[asked[at][0]] for at in different],
                 [policy.texts[asked[at][0], asked[at][1]] for at in different],
                 [opponent.texts[asked[at][0], asked[at][2]] for at in different],
@@ -125,7 +127,7 @@ def _scores(table: Table, oracle: RewardOracle, role: Role, side: Answers) -> li
     """The oracle's rewards of a part's completions."""
     keys = sorted(side.texts)
     prompts = [table.prompts[side.numbers[place]].prompt for place, _ in keys]
-    rewards = oracle.score(prompts, [side.texts[key] for key in keys])
+    rewards = scored(oracle, prompts, [side.texts[key] for key in keys])
     variances = rewards.variance.tolist() if rewards.variance is not None else [None] * len(keys)
     return [
         Score(prompt=side.numbers[place], role=role, k=k, mean=mean, variance=variance)

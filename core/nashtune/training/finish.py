@@ -51,6 +51,8 @@ def finish(
         report["rounds"] = summaries(game.table, metrics, game.steps_of_round, trainer.global_step)
         report["oracle"] = dict(game.table.oracle.counts()) if game.table.oracle is not None else {}
         console.print(rounds_table(report["rounds"]))
+        if report["oracle"]:
+            console.print("oracle: " + ", ".join(f"{name} {count}" for name, count in report["oracle"].items()))
         held_out = cli.datamodule.prompts("validation") if "validation" in cli.datamodule.reports else []
         result = face_off(game.table, held_out, folder, samples.settings)
         if result is None:
