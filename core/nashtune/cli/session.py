@@ -71,7 +71,7 @@ def prepare(subcommand: str, argv: Sequence[str]) -> Session:
     config["spec"] = spec.to_dict()
     config.pop("ckpt_path", None)
     if resumed is None and checkpoint is not None:
-        resumed = checkpoint.parent.parent
+        resumed = checkpoint.resolve().parent.parent
     return Session(
         spec=spec,
         checkpoint=checkpoint,

@@ -103,8 +103,8 @@ def _notes(spec: Spec, report: Report, loss: Loss, source: SampledPairs | None) 
         notes.append(f"an action of probability below {RAREST:g} is drawn no more and keeps its log-prob")
     if spec.oracle is None:
         notes.append("no rounds of sampling: pairs are drawn from the start policy, once")
-    elif source is not None and report.bound is not None:
-        notes.append(f"the bound {report.bound[0]} is about exact steps, and these are sampled")
+    elif source is not None and (stated := report.bound or report.kl_bound) is not None:
+        notes.append(f"the bound {stated[0]} is about exact steps, and these are sampled")
     elif report.bound is None:
         notes.append("no bound on the average policy's gap is stated for these settings")
     elif any(value is None for value in report.bound[1]):

@@ -34,8 +34,8 @@ class Oracle:
 
     Attributes:
         chosen_by_run: True for the placeholder of specs that leave the oracle to the run file.
-        placement: Arguments that say where it runs and how patiently, and not what it answers: a run that is taken up
-            again may change them.
+        placement: Arguments that say where it runs, how patiently, and what it does without an answer: a run that is
+            taken up again may change them.
     """
 
     chosen_by_run: ClassVar[bool] = False

@@ -74,8 +74,10 @@ class GameData(LightningDataModule):
         """The game's objects; made at the first call, when the policy is loaded."""
         if self._table is None:
             self._table = self._make_table()
-            claim_rounds(self._table.journal.folder, self._identity)
+            new = not self.train_dataloader().restored
+            claim_rounds(self._table.journal.folder, self._identity, new=new)
             self._table.averages.update(self._averages)
+            self._averages = {}
         return self._table
 
     def train_dataloader(self) -> GameLoader:

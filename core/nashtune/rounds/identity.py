@@ -20,20 +20,38 @@ OPTIONS = {
     "epochs": "trainer.max_epochs (passes over the rows of each update): {saved} there, {now} here",
     "precision": "trainer.precision: {saved} there, {now} here",
     "engine": "engine: {saved} there, {now} here",
+    "gradient_clip_val": "trainer.gradient_clip_val: {saved} there, {now} here",
+    "gradient_clip_algorithm": "trainer.gradient_clip_algorithm: {saved} there, {now} here",
 }
 
 
-def claim_rounds(folder: Path, now: Mapping[str, Any]) -> None:
+def claim_rounds(folder: Path, now: Mapping[str, Any], *, new: bool) -> None:
     """Write down what the journal in a folder belongs to, or see that it is the same.
 
+    Args:
+        folder: The journal's.
+        now: What this run is.
+        new: Whether no checkpoint was restored, so that there may be no journal yet.
+
     Raises:
-        InputError: the run was begun with something else.
+        InputError: the run was begun with something else, or its journal is gone.
     """
     file = folder / "identity.json"
     if not file.exists():
+        if not new:
+            raise InputError(
+                f"{folder}: the run's journal is gone, and a game cannot go on without it; restore it from a copy, or "
+                "start a new run without --ckpt_path"
+            )
         write_bytes_atomically(file, (json.dumps(dict(now), indent=2) + "\n").encode())
         return
-    refuse_other(json.loads(file.read_text(encoding="utf-8")), now)
+    try:
+        saved = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{file} is torn or was altered; restore it from a copy, or start a new run with another --run_dir"
+        ) from error
+    refuse_other(saved, now)
 
 
 def refuse_other(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -45,7 +63,7 @@ def refuse_other(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     different = [
         text.format(saved=saved.get(name), now=now[name])
         for name, text in OPTIONS.items()
-        if name in now and saved.get(name) != now[name]
+        if name in now and saved.get(name, now[name]) != now[name]
     ]
     if different:
         raise InputError(

@@ -118,8 +118,12 @@ class Table:
     def _state(self, name: str) -> dict[str, Tensor]:
         if name in self.averages:
             return self.averages[name]
-        with self.weights(name):
+        kept = self._copy()
+        self.load(name)
+        try:
             return self._copy()
+        finally:
+            self.policy.load_trainable_state_dict(kept)
 
     def _copy(self) -> dict[str, Tensor]:
         return {key: weight.cpu().clone() for key, weight in self.policy.trainable_state_dict().items()}

@@ -50,7 +50,6 @@ class _Walk:
         self._game = game
         self._keeps = keeps
         self._known: dict[str, Literal["weights", "average"]] = {START: "weights"}
-        self._spent: dict[str, str] = {}  # averages that are gone, and what they went into
         self._live: Literal["known", "unsaved", "other"] = "known"
 
     def through(self, number: int, declared: Round) -> Iterator[str]:
@@ -62,6 +61,8 @@ class _Walk:
             before.append(phase)
         if declared.policy is not None and declared.policy not in self._known:
             yield f"round {number}: its policy: {self._missing(declared.policy)}"
+        elif declared.policy is not None and self._known[declared.policy] == "average":
+            yield f"round {number}: its policy: '{declared.policy}' is an average, which no snapshot keeps on disk"
 
     def _order(self, before: Sequence[Phase], phase: Phase) -> Iterator[str]:
         """What must come before a phase in the same round."""
@@ -114,7 +115,7 @@ class _Walk:
     def _snapshot(self, name: str, average: Mapping[str, float] | None) -> Iterator[str]:
         if name == LIVE or not NAME.fullmatch(name):
             yield f"'{name}' is no name for a snapshot; use letters, digits and _.@-, and not '{LIVE}'"
-        elif name in self._known or name in self._spent:
+        elif name in self._known:
             yield f"there is a snapshot '{name}' already; give each one a name of its own"
         if average is None:
             yield from self._replaced()
@@ -125,18 +126,12 @@ class _Walk:
             yield from self._absent(sources)
             if LIVE in average:
                 yield from self._replaced()
-            for source in sources:  # kept in memory, where they would pile up
-                if self._known.get(source) == "average":
-                    del self._known[source]
-                    self._spent[source] = name
         self._known[name] = "weights" if average is None else "average"
 
     def _absent(self, names: Sequence[str] | Mapping[str, float]) -> Iterator[str]:
         return (self._missing(name) for name in names if name not in self._known)
 
     def _missing(self, name: str) -> str:
-        if name in self._spent:
-            return f"'{name}' is gone: an average is kept until the next one is made of it ('{self._spent[name]}')"
         return f"there is no snapshot '{name}' at that point{nearest(name, self._known)}"
 
     def _replaced(self) -> Iterator[str]:

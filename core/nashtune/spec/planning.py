@@ -84,8 +84,7 @@ def make_plan(rounds: Sequence[Round], setup: Setup) -> Plan:
         for phase in one.phases
         if isinstance(phase, Update)
     )
-    declared = [phase for phase in phases if isinstance(phase, Update)]
-    if any(steps > 1 and not phase.reset for steps, phase in zip(updates, declared, strict=True)):
+    if setup.most is None and max(updates) > 1:
         size = max(dealt) * setup.per_prompt[1]
         raise InputError(one_step_message(size, setup.batch_size, setup.accumulate, setup.epochs))
     steps = sum(updates) if setup.max_steps < 0 else min(setup.max_steps, sum(updates))

@@ -125,7 +125,9 @@ class _Asked:
 
 def _key(table: Table, prompts: Sequence[PromptRow], settings: SampleSettings) -> str:
     """A digest of the live weights, the prompts and the settings: answers are only found again by all of them."""
-    total = hashlib.sha256(repr((vars(settings), table.seed, [row.prompt_ids for row in prompts])).encode())
+    total = hashlib.sha256(
+        repr((settings.max_new_tokens, settings.temperature, table.seed, [row.prompt_ids for row in prompts])).encode()
+    )
     for name, weight in sorted(table.policy.trainable_state_dict().items()):
         total.update(name.encode())
         total.update(weight.cpu().contiguous().view(torch.uint8).numpy().tobytes())

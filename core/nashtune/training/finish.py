@@ -53,7 +53,7 @@ def finish(
         console.print(rounds_table(report["rounds"]))
         if report["oracle"]:
             console.print("oracle: " + ", ".join(f"{name} {count}" for name, count in report["oracle"].items()))
-        held_out = cli.datamodule.prompts("validation") if "validation" in cli.datamodule.reports else []
+        held_out = cli.datamodule.prompts("validation")
         result = face_off(game.table, held_out, folder, samples.settings)
         if result is None:
             why = "no held-out prompts (data.validation, samples.prompts), so the policies are not compared"
@@ -63,7 +63,8 @@ def finish(
             if result.win_rates is not None:
                 console.print(result.win_rates.table())
                 draw_win_rates(result.win_rates, folder / "win_rates.png", title=f"{session.spec.name}: win rates")
-            console.print(result.table())
+            if result.kl:
+                console.print(result.table())
     write_json(folder / "report.json", report)
     draw_curves(metrics, folder / "curves.png", title=f"{session.spec.name}: {session.spec.about.get('title', '')}")
     shutil.rmtree(folder / "export", ignore_errors=True)  # of an earlier, shorter part of this same run

@@ -34,8 +34,8 @@ def fit(cli: NashtuneCLI, session: Session) -> None:
     game = _game(cli, folder)
     if game is not None and session.resumed is not None and session.resumed.resolve() != folder.resolve():
         raise InputError(
-            f"--run_dir: {folder}, but the checkpoint is of the game in {session.resumed}, and a game goes on with its "
-            "own snapshots and journal; leave --run_dir out"
+            f"--run_dir: {folder}, but the checkpoint lies in {session.resumed}, and a game goes on with the snapshots "
+            "and the journal of its own run folder; go on with: nashtune fit --ckpt_path last --run_dir ITS_RUN_FOLDER"
         )
     ready(cli, "fit", console, completion_room=game.sampler.max_new_tokens if game else 0)
     if game is not None:
@@ -70,7 +70,7 @@ def fit(cli: NashtuneCLI, session: Session) -> None:
     except BaseException as error:
         if trainer.interrupted and isinstance(error, SystemExit):  # how Lightning ends after Ctrl-C or SIGTERM
             raise Interrupted(_how_to_go_on(trainer, folder), code=143 if trainer.received_sigterm else 130) from error
-        if new and trainer.global_step == 0 and trainer.is_global_zero and not (folder / "journal").exists():
+        if new and trainer.global_step == 0 and trainer.is_global_zero and not _has_rounds(folder):
             shutil.rmtree(folder, ignore_errors=True)  # made a moment ago, and nothing was trained
         raise
     if game is not None and trainer.is_global_zero and not datamodule.conclude():
@@ -102,13 +102,23 @@ def _game(cli: NashtuneCLI, folder: Path) -> Game | None:
         seed=int(cli.plain["seed_everything"]),
         epochs=int(trainer["max_epochs"] or 1),
         accumulate=int(trainer["accumulate_grad_batches"]),
-        precision=str(trainer["precision"] or "32-true"),
+        settings={
+            "precision": str(trainer["precision"] or "32-true"),
+            "engine": str(cli.plain["engine"]),
+            "gradient_clip_val": trainer["gradient_clip_val"],
+            "gradient_clip_algorithm": trainer["gradient_clip_algorithm"],
+        },
     )
+
+
+def _has_rounds(folder: Path) -> bool:
+    """Whether a game has drawn something already."""
+    return any((folder / "journal").glob("round-*"))
 
 
 def _how_to_go_on(trainer: Trainer, folder: Path) -> str:
     saved = any((folder / "checkpoints").glob("step=*.ckpt"))
-    if not saved and not (folder / "journal").exists():
+    if not saved and not _has_rounds(folder):
         return f"stopped at step {trainer.global_step}, before the first checkpoint (--save_every)"
     kept = f"the newest checkpoint is {newest_checkpoint(folder).name}" if saved else "what was sampled is kept"
     return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,6 +13,7 @@ from nashtune.interfaces import Pairing, PreferenceOracle, RewardOracle, Sampler
 from nashtune.interfaces.schedule import Update
 from nashtune.journal.store import Journal
 from nashtune.models.snapshots import SnapshotBank
+from nashtune.oracles.checked import scored
 from nashtune.references.base import BaseReference
 from nashtune.rounds.data import GameData
 from nashtune.rounds.order import WindowOrder
@@ -39,7 +40,7 @@ class Game:
         seed: The run's.
         epochs: Passes over a round's rows in each update.
         accumulate: Micro-batches of an optimiser step.
-        precision: `trainer.precision`.
+        settings: Further settings that the result depends on, by the names of `nashtune.rounds.identity`.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Game:
         seed: int,
         epochs: int,
         accumulate: int,
-        precision: str,
+        settings: Mapping[str, Any],
     ) -> None:
         spec = module.spec
         assert spec.sampler is not None, "the cross-check demands a sampler for a schedule that reads it"
@@ -62,8 +63,7 @@ class Game:
         self.pairing = cast(Pairing, build(spec.pairing)) if spec.pairing else None
         self.folder = folder
         self._module, self._prompts = module, data
-        self._seed, self._epochs, self._accumulate, self._precision = seed, epochs, accumulate, precision
-        self.progress: Progress | None = None
+        self._seed, self._epochs, self._accumulate, self._settings = seed, epochs, accumulate, settings
 
     def prepare(self) -> None:
         """Look at what the game needs from outside, before the policy's weights are loaded.
@@ -95,7 +95,6 @@ class Game:
 
     def data(self, trainer: Callable[[], Trainer], progress: Progress) -> GameData:
         """The data module that Lightning gets."""
-        self.progress = progress
         orders = self.orders()
         self._module.planned_steps = sum(order.steps for order in orders)
         self._refuse_stale_rollouts(orders)
@@ -113,17 +112,16 @@ class Game:
                 "batch_size": self._prompts.batch_size,
                 "accumulate": self._accumulate,
                 "epochs": self._epochs,
-                "precision": self._precision,
-                "engine": type(self._module.engine).__name__,
+                **self._settings,
             },
         )
 
     def _refuse_stale_rollouts(self, orders: list[WindowOrder]) -> None:
         """A policy gradient is that of the policy that drew: after one step the completions are another's."""
-        phases = [phase for one in self._module.schedule.rounds() for phase in one.phases if isinstance(phase, Update)]
-        for order, phase in zip(orders, phases, strict=True):
-            if not phase.reset and order.steps > 1:
-                raise InputError(one_step_message(order.size, order.batch_size, order.accumulate, order.epochs))
+        stale = [order for order in orders if order.steps > 1]
+        if self.pairing is None and stale:
+            first = stale[0]
+            raise InputError(one_step_message(first.size, first.batch_size, first.accumulate, first.epochs))
 
     def table(self, trainer: Trainer, progress: Progress) -> Table:
         """What the rounds are played with; the policy is loaded by now."""
@@ -176,6 +174,6 @@ class Game:
 
         def score(prompt_ids: Sequence[int], completions: Sequence[Sequence[int]]) -> list[float]:
             texts = [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in completions]
-            return cast("list[float]", oracle.score([prompts[tuple(prompt_ids)]] * len(texts), texts).mean.tolist())
+            return cast("list[float]", scored(oracle, [prompts[tuple(prompt_ids)]] * len(texts), texts).mean.tolist())
 
         return score

@@ -131,11 +131,11 @@ class AlignmentModule(LightningModule):
 
         Not `trainer.estimated_stepping_batches`: reading it here makes Lightning drop the loader's state on resume.
         """
+        if self.planned_steps is not None:  # a game that is stopped by max_steps and goes on has one schedule
+            return self.planned_steps
         trainer = self.trainer
         limits = [int(trainer.max_steps)] if trainer.max_steps > 0 else []
-        if self.planned_steps is not None:
-            limits.append(self.planned_steps)
-        elif trainer.max_epochs is not None and trainer.max_epochs > 0:
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
             per_epoch = cast("PreferenceData", self.data).steps_per_epoch(
                 trainer.accumulate_grad_batches, trainer.world_size
             )

@@ -83,13 +83,15 @@ def _settings(cli: NashtuneCLI, stage: str, trainer: Any) -> None:
     if not module.is_game:
         return
     for name in ("limit_train_batches", "overfit_batches"):
-        if trainer[name] not in (None, 1.0, 0.0) or (name == "limit_train_batches" and trainer[name] == 0.0):
+        whole = (None, 1.0) if name == "limit_train_batches" else (None, 0.0)
+        if trainer[name] not in whole or _is_count(trainer[name]):
             raise InputError(
                 f"trainer.{name}: {trainer[name]} would end a game's rounds in the middle; leave it out, and shorten "
                 "the game by --spec.schedule.rounds, --data.prompts_per_round or --trainer.max_steps"
             )
     for name, usual in NOT_IN_A_GAME.items():
-        if trainer[name] not in usual:
+        shares = any(isinstance(value, float) for value in usual)
+        if trainer[name] not in usual or (shares and _is_count(trainer[name])):
             raise InputError(
                 f"trainer.{name}: {trainer[name]} is not read by a game, which has no validation between its steps and "
                 "ends with its rounds or at trainer.max_steps; leave it out"
@@ -101,6 +103,11 @@ def _settings(cli: NashtuneCLI, stage: str, trainer: Any) -> None:
             f"trainer.max_epochs: {trainer['max_epochs']}; in a game it is the passes over the rows of each update, 1 "
             "or more"
         )
+
+
+def _is_count(value: Any) -> bool:
+    """Whether Lightning takes a number for one of micro-batches: 1 is one of them, 1.0 is all."""
+    return isinstance(value, int) and not isinstance(value, bool) and value != 0
 
 
 def _check_interval(interval: Any, batches: int) -> None:

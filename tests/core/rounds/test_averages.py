@@ -28,6 +28,23 @@ def step(t: int) -> Round:
     return Round(phases=(Collect(policy=old, role="opponent"), Update(reset=False), snapshot))
 
 
+def test_an_average_leaves_the_live_weights_alone_where_updates_start_from_snapshots(
+    tiny: Path, tmp_path: Path, load: Callable[..., HFPolicy]
+) -> None:
+    policy = load(tiny)
+    snapshot = Snapshot(name="mean@1", average={"start": 0.9, "live": 0.1})
+    game = table(policy, tmp_path, (Round(phases=(Update(start="start"), snapshot)),))
+    assert not game.keeps_live_weights
+    game.bank.save("start", policy)
+    start = {name: weight.clone() for name, weight in policy.trainable_state_dict().items()}
+    for weight in policy.trainable_state_dict().values():
+        weight.add_(1.0)
+    game.average("mean@1", {"start": 0.9, "live": 0.1})
+    for name, weight in policy.trainable_state_dict().items():
+        assert torch.equal(weight, start[name] + 1.0)
+        torch.testing.assert_close(game.averages["mean@1"][name], start[name] + 0.1)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_three_steps_are_the_closed_form(
     tiny: Path, tmp_path: Path, load: Callable[..., HFPolicy], precision: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def test_a_checkpoint_does_not_go_on_in_another_folder(game: Lab, refused: Calla
     run = game.fit(*TWO, "--trainer.max_steps", "1", spec="inpo")
     checkpoint = next((run / "checkpoints").glob("*.ckpt"))
     message = refused("fit", "--ckpt_path", str(checkpoint), "--run_dir", str(game.folder / "elsewhere"))
-    assert "its own snapshots and journal" in message
+    assert "of its own run folder" in message
     assert not (game.folder / "elsewhere").exists()
 
 
@@ -44,6 +45,24 @@ def test_a_resumed_run_reports_its_own_answers_and_not_those_of_an_earlier_stop(
     assert part == resumed
     for name in ("steps", "rounds", "win_rates"):
         assert report(resumed)[name] == report(whole)[name], name
+
+
+def test_a_run_whose_journal_is_gone_does_not_go_on(game: Lab, refused: Callable[..., str]) -> None:
+    run = game.fit(*TWO, "--trainer.max_steps", "1", spec="inpo")
+    shutil.rmtree(run / "journal")
+    message = refused("fit", "--ckpt_path", "last", "--run_dir", str(run), "--trainer.max_steps", "-1")
+    assert "the run's journal is gone" in message and not (run / "journal").exists()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("limit_train_batches", "1"), ("val_check_interval", "0.5"), ("fast_dev_run", "true"), ("max_steps", "0")],
+)
+def test_trainer_options_that_mean_nothing_in_a_game_are_refused(
+    game: Lab, refused: Callable[..., str], option: tuple[str, str]
+) -> None:
+    message = refused("fit", "--spec", "inpo", "--config", str(game.run_file), f"--trainer.{option[0]}", option[1])
+    assert f"trainer.{option[0]}" in message
 
 
 def test_other_sampling_settings_get_answers_of_their_own(game: Lab) -> None:

@@ -125,18 +125,17 @@ def test_no_rounds():
     assert check_schedule([]) == ["there are no rounds"]
 
 
-def test_an_average_is_gone_once_it_has_entered_the_next():
+def test_an_average_may_enter_several_others_and_is_no_result_of_a_round():
     phases = (
         *DRAW,
         Update(),
         Snapshot(name="ema@1", average=AVERAGE),
         Snapshot(name="ema@2", average={"ema@1": 0.9, "live": 0.1}),
-        Update(start="ema@1"),
+        Snapshot(name="ema@3", average={"ema@1": 0.5, "live": 0.5}),
     )
-    assert (
-        "phase 7 (Update): 'ema@1' is gone: an average is kept until the next one is made of it ('ema@2')"
-        in (found(*phases)[0])
-    )
+    assert found(*phases) == []
+    problem = check_schedule([Round(phases=phases, policy="ema@1")])
+    assert problem == ["round 1: its policy: 'ema@1' is an average, which no snapshot keeps on disk"]
 
 
 def test_a_mistake_that_every_round_makes_is_reported_once():
