@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -64,12 +65,12 @@ class Table:
     autocast: Callable[[], AbstractContextManager[Any]]
     averages: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def keeps_live_weights(self) -> bool:
         """Whether an update goes on with the live weights, so that no phase may lose them."""
         return any(phase.start is None for phase in self._updates())
 
-    @property
+    @cached_property
     def updates(self) -> int:
         """Updates of the whole run."""
         return len(self._updates())
@@ -111,9 +112,12 @@ class Table:
 
     def forget(self, round: int) -> None:
         """Drop the averages that no phase of this round or of a later one names."""
-        if self.averages:
-            named = {name for one in self.rounds[round - 1 :] for phase in one.phases for name in _names(phase)}
-            self.averages = {name: weights for name, weights in self.averages.items() if name in named}
+        self.averages = {name: kept for name, kept in self.averages.items() if self._last_use.get(name, 0) >= round}
+
+    @cached_property
+    def _last_use(self) -> dict[str, int]:
+        """The last round that names a snapshot."""
+        return {name: t for t, one in enumerate(self.rounds, start=1) for phase in one.phases for name in _names(phase)}
 
     def _state(self, name: str) -> dict[str, Tensor]:
         if name in self.averages:

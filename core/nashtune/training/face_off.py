@@ -91,17 +91,20 @@ def _face_off(
     texts: dict[str, list[str]] = {}
     kl: dict[str, dict[str, float]] = {}
     drawn: dict[str, list[Completion]] = {}
+    own_S: dict[str, torch.Tensor] = {}
     for number, name in enumerate(names, start=1):
-        table.policy.load_trainable_state_dict(live)
-        if name != LIVE:
+        if name == LIVE:
+            table.policy.load_trainable_state_dict(live)
+        else:
             table.load(name)
         asked = _Asked(number, name, _key(table, chosen, settings))
         drawn[name], texts[name] = _answers(table, journal, asked, chosen, settings)
-        own_S = _logprobs(table, chosen, drawn[name])
-        if name != START and settings.temperature == 1.0:
-            table.load(START)
-            k1, k3 = sampled_kl(own_S, _logprobs(table, chosen, drawn[name]))
-            kl[name] = {"k1": k1, "k3": k3}
+        if name != START and settings.temperature == 1.0:  # at another one the answers are not the policy's own
+            own_S[name] = _logprobs(table, chosen, drawn[name])
+    table.load(START)
+    for name, logp_S in own_S.items():
+        k1, k3 = sampled_kl(logp_S, _logprobs(table, chosen, drawn[name]))
+        kl[name] = {"k1": k1, "k3": k3}
     table.policy.load_trainable_state_dict(live)
     compared = _compare(table, chosen, texts)
     return FaceOff(

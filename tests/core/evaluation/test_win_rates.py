@@ -23,7 +23,10 @@ def strength(_: object, first: Sequence[str], second: Sequence[str]) -> NDArray[
 def test_win_rates_are_means_of_probabilities_and_antisymmetric() -> None:
     answers = {"start": ["0", "0"], "main@1": ["1", "2"], "main@2": ["0", "3"]}
     found = win_rates(["p", "q"], answers, strength, seed=0)
-    s = lambda x: 1 / (1 + math.exp(-x))  # noqa: E731
+
+    def s(x: float) -> float:
+        return 1 / (1 + math.exp(-x))
+
     assert found.rates[1, 0] == pytest.approx((s(1) + s(2)) / 2, abs=1e-15)
     assert found.rates[2, 0] == pytest.approx((0.5 + s(3)) / 2, abs=1e-15)  # equal answers to the first prompt
     assert found.rates[2, 1] == pytest.approx((s(-1) + s(1)) / 2, abs=1e-15)

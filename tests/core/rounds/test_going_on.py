@@ -12,6 +12,8 @@ import torch
 
 from killing import killed_run
 from lab import Lab, pair_rows, write_rows
+from nashtune.journal.records import read_completions
+from nashtune.journal.store import Journal
 
 TWO = ("--spec.schedule.rounds", "2")
 
@@ -56,7 +58,7 @@ def test_a_run_whose_journal_is_gone_does_not_go_on(game: Lab, refused: Callable
 
 @pytest.mark.parametrize(
     "option",
-    [("limit_train_batches", "1"), ("val_check_interval", "0.5"), ("fast_dev_run", "true"), ("max_steps", "0")],
+    [("limit_train_batches", "2"), ("val_check_interval", "0.5"), ("fast_dev_run", "true"), ("max_steps", "0")],
 )
 def test_trainer_options_that_mean_nothing_in_a_game_are_refused(
     game: Lab, refused: Callable[..., str], option: tuple[str, str]
@@ -100,7 +102,13 @@ def test_other_prompts_are_refused_before_the_first_checkpoint_too(game: Lab, re
 
 def test_a_weight_of_nothing_is_a_weight(game: Lab) -> None:
     """nash_md without a penalty draws from the policy alone; that is not the same as having no opinion."""
-    game.fit(*TWO, "--spec.loss.tau", "0", spec="nash_md")
+    alone = ("--spec.pairing", "iid", *TWO)
+    mixed, plain = (
+        game.fit("--spec.loss.tau", "0", *alone, spec="nash_md", run="a"),
+        game.fit(*alone, spec="inpo", run="b"),
+    )
+    drawn = [read_completions(Journal(run / "journal"), 1, "policy", 0)[0] for run in (mixed, plain)]
+    assert [one.token_ids for one in drawn[0]] == [one.token_ids for one in drawn[1]]
 
 
 def test_stale_rollouts_are_refused_by_check_and_by_fit(game: Lab, refused: Callable[..., str]) -> None:

@@ -206,7 +206,7 @@ def test_the_tolerance_is_what_the_user_says(bench):
     one = bench()
     one.stubs[0].stale_head = True
     one.train()
-    one.ready(tolerance=50.0)
+    assert len(one.ready(tolerance=50.0).sample(PROMPTS, 1, seed=1)) == len(PROMPTS)
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(0.7, 1.0), (1.0, 0.8), (1.5, 0.6)])
