@@ -29,6 +29,23 @@ class Rewards:
     members: Tensor | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """One answer of a preference oracle.
+
+    Args:
+        prompt: Number of the prompt in the whole prompt set.
+        first: Which of its completions (k) came first.
+        second: Which came second; in a game with an opponent, which of the opponent's.
+        p: P(first > second), in [0, 1]; NaN where the oracle gave no answer.
+    """
+
+    prompt: int
+    first: int
+    second: int
+    p: float
+
+
 class Oracle:
     """What both kinds of oracle share. An oracle is frozen and sits outside of the trained module.
 

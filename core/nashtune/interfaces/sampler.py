@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
+    from nashtune.interfaces.oracle import Judgement
     from nashtune.interfaces.policy import Policy
+    from nashtune.interfaces.schedule import Role
 
 Score = Callable[[Sequence[int], Sequence[Sequence[int]]], list[float]]
 """Prompt ids and the ids of its completions -> one number each, higher is better."""
@@ -81,11 +83,22 @@ class Sampler(ABC):
     def attach(self, surroundings: Surroundings) -> None:
         """Called once when the policy is loaded, before `sync`."""
 
-    def sync(self, version: str) -> None:
-        """The live weights are now `version`: an engine with weights of its own gets them here, and proves it.
+    def sync(self, version: str, role: Role = "policy") -> None:
+        """The live weights are now `version`, and what is drawn next is `role`'s.
+
+        An engine with weights of its own gets them here, and proves it.
 
         Raises:
             InputError: the engine cannot be reached, or does not answer as the live weights do.
+        """
+        return None
+
+    def judgements(self, round: int, part: int) -> list[Judgement] | None:
+        """What was said of a part of a round's completions when they were recorded; None where an oracle must judge.
+
+        Args:
+            round: From 1.
+            part: Number of the part, as the journal counts it.
         """
         return None
 

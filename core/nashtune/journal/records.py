@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from nashtune.interfaces.oracle import Judgement
 from nashtune.interfaces.pairing import Paired
 from nashtune.interfaces.sampler import Completion
 from nashtune.interfaces.schedule import Role
@@ -43,23 +44,6 @@ TYPES = {
     "count": pa.int64(),
 }
 """Type of each column, in every table that has it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """One answer of a preference oracle.
-
-    Args:
-        prompt: Number of the prompt in the whole prompt set.
-        first: Which of its completions (k) came first.
-        second: Which came second; in a game with an opponent, which of the opponent's.
-        p: P(first > second), in [0, 1]; NaN where the oracle gave no answer.
-    """
-
-    prompt: int
-    first: int
-    second: int
-    p: float
 
 
 @dataclass(frozen=True, kw_only=True)

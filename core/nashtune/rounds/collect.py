@@ -9,7 +9,6 @@ from dataclasses import replace
 from nashtune.interfaces.schedule import Collect
 from nashtune.journal.records import completions_name, write_completions
 from nashtune.rounds.table import Table, parts
-from nashtune.samplers.recorded import RecordedSampler
 from nashtune.samplers.recorded_journal import PROMPTS, write_prompts
 
 OPPONENT_SEED = 2**32  # added to the run's seed, which is smaller: an opponent's noise is not the policy's
@@ -40,9 +39,8 @@ def collect(table: Table, round: int, phase: Collect, numbers: Sequence[int], ve
     drawn, tokens = 0, 0
     if not table.journal.has(round, PROMPTS):
         write_prompts(table.journal, round, numbers, [table.prompts[i].prompt_ids for i in numbers])
-    recorded = {"role": phase.role} if isinstance(sampler, RecordedSampler) else {}
     with table.weights(phase.policy), table.autocast():
-        sampler.sync(version)
+        sampler.sync(version, phase.role)
         for part, chunk in missing:
             found = sampler.sample(
                 [table.prompts[i].prompt_ids for i in chunk],
@@ -51,7 +49,6 @@ def collect(table: Table, round: int, phase: Collect, numbers: Sequence[int], ve
                 round=round,
                 indices=chunk,
                 reference_weight=weight,
-                **recorded,
             )
             texts = [table.tokenizer.decode(one.token_ids, skip_special_tokens=True).strip() for one in found]
             found = [replace(one, prompt=chunk[one.prompt]) for one in found]

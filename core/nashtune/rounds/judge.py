@@ -10,9 +10,9 @@ import torch
 
 from nashtune.errors import InputError
 from nashtune.interfaces import PreferenceOracle, RewardOracle
+from nashtune.interfaces.oracle import Judgement
 from nashtune.interfaces.schedule import Role
 from nashtune.journal.records import (
-    Judgement,
     Score,
     judgements_name,
     read_scores,
@@ -26,7 +26,6 @@ from nashtune.pairing.drive import drive
 from nashtune.rounds.answers import Answers, answers
 from nashtune.rounds.pair import Asked, generators
 from nashtune.rounds.table import Table, parts
-from nashtune.samplers.recorded import RecordedSampler
 
 
 def judge(table: Table, round: int, numbers: Sequence[int]) -> None:
@@ -40,9 +39,8 @@ def judge(table: Table, round: int, numbers: Sequence[int]) -> None:
         return
     began, done = time.perf_counter(), 0
     table.progress.phase("judge", sum(len(chunk) for _, chunk in missing), "prompts")
-    recorded = table.sampler if isinstance(table.sampler, RecordedSampler) else None
     for part, chunk in missing:
-        known = recorded.judgements(round, part) if recorded is not None and table.oracle is None else None
+        known = table.sampler.judgements(round, part) if table.oracle is None else None
         if known is not None:
             known = [one for one in known if max(one.first, one.second) < table.sampler.completions]
         if known is not None and not {one.prompt for one in known} <= set(chunk):

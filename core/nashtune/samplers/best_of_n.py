@@ -11,6 +11,7 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveIn
 
 from nashtune.errors import InputError
 from nashtune.interfaces.sampler import Completion, Sampler, Surroundings
+from nashtune.interfaces.schedule import Role
 from nashtune.samplers.policy import PolicySampler
 
 
@@ -67,9 +68,9 @@ class BestOfNSampler(Sampler):
         self._inner.attach(surroundings)
         self._surroundings = surroundings
 
-    def sync(self, version: str) -> None:
+    def sync(self, version: str, role: Role = "policy") -> None:
         """Remembers the version."""
-        self._inner.sync(version)
+        self._inner.sync(version, role)
 
     def sample(
         self,

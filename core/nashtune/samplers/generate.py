@@ -17,6 +17,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 
 from nashtune.errors import InputError
 from nashtune.interfaces.sampler import Completion, Sampler, Surroundings
+from nashtune.interfaces.schedule import Role
 from nashtune.logprobs.head import base_model
 from nashtune.models.mode import frozen_mode
 from nashtune.models.policy import HFPolicy
@@ -84,7 +85,7 @@ class LiveSampler(Sampler):
         # Padding never enters attention, and what follows a drawn EOS is cut by position: any id will do.
         self._pad = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self._eos[0])
 
-    def sync(self, version: str) -> None:
+    def sync(self, version: str, role: Role = "policy") -> None:
         """Remembers the version; the live weights themselves are what is decoded."""
         self._version = version
 

@@ -18,7 +18,7 @@ from nashtune.samplers.recorded_journal import JournalSource
 from nashtune.samplers.stops import eos_tokens
 
 if TYPE_CHECKING:
-    from nashtune.journal.records import Judgement
+    from nashtune.interfaces.oracle import Judgement
 
 
 class RecordedSampler(Sampler):
@@ -45,6 +45,7 @@ class RecordedSampler(Sampler):
         self.path = path
         self.completions = int(completions)
         self.max_new_tokens = int(max_new_tokens)
+        self._role: Role = "policy"
         self._source: FileSource | JournalSource | None = None
 
     def attach(self, surroundings: Surroundings) -> None:
@@ -64,6 +65,10 @@ class RecordedSampler(Sampler):
         vocabulary = int(model.get_input_embeddings().weight.shape[0])
         self._source = FileSource(self.path, eos_tokens(model, surroundings.tokenizer), vocabulary)
 
+    def sync(self, version: str, role: Role = "policy") -> None:
+        """Remembers whose completions come next; a journal keeps those of policy and opponent apart."""
+        self._role = role
+
     def sample(
         self,
         prompts: Sequence[Sequence[int]],
@@ -73,7 +78,6 @@ class RecordedSampler(Sampler):
         round: int = 0,
         indices: Sequence[int] | None = None,
         reference_weight: float | None = None,
-        role: Role = "policy",
     ) -> list[Completion]:
         """`n` recorded completions of each prompt, ordered by prompt and k.
 
@@ -86,7 +90,6 @@ class RecordedSampler(Sampler):
             round: Of the schedule, from 1.
             indices: Numbers of the prompts in the whole prompt set.
             reference_weight: Not used.
-            role: Whose completions, in a journal.
 
         Raises:
             InputError: the round, a prompt or some of its completions were not recorded, a prompt is another, or a
@@ -98,7 +101,7 @@ class RecordedSampler(Sampler):
         source = self._opened()
         found: list[Completion] = []
         for i, (number, prompt) in enumerate(zip(numbers, prompts, strict=True)):
-            group = source.find(round, role, number, prompt)
+            group = source.find(round, self._role, number, prompt)
             if missing := [k for k in range(n) if k not in group]:
                 raise InputError(
                     f"{self.path}: prompt {number} of round {round} has completions k={sorted(group)}, and k={missing} "

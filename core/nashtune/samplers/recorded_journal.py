@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from nashtune.errors import InputError
+from nashtune.interfaces.oracle import Judgement
 from nashtune.interfaces.sampler import Completion
 from nashtune.interfaces.schedule import Role
-from nashtune.journal.records import Judgement, judgements_name, read_completions, read_judgements
+from nashtune.journal.records import judgements_name, read_completions, read_judgements
 from nashtune.journal.store import Journal
 from nashtune.samplers.recorded_file import different
 

@@ -12,6 +12,7 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativ
 
 from nashtune.errors import InputError
 from nashtune.interfaces.sampler import Completion, Sampler, Surroundings
+from nashtune.interfaces.schedule import Role
 from nashtune.models.policy import HFPolicy
 from nashtune.samplers.noise import stream_seed
 from nashtune.samplers.stops import check_stop, eos_tokens
@@ -137,7 +138,7 @@ class VLLMSampler(Sampler):
         self._fleet = Fleet(engines, policy, folder=folder, probe=probe, settings=settings, tolerance=self.tolerance)
         self._fleet.compare()
 
-    def sync(self, version: str) -> None:
+    def sync(self, version: str, role: Role = "policy") -> None:
         """Saves the live weights, has every engine load them, and compares its answers with the policy's.
 
         Raises:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from nashtune.interfaces.oracle import Judgement
 from nashtune.interfaces.pairing import Paired
 from nashtune.interfaces.sampler import Completion
 from nashtune.journal.records import (
-    Judgement,
     Score,
     completions_name,
     judgements_name,

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from nashtune.errors import InputError
+from nashtune.interfaces.oracle import Judgement
 from nashtune.interfaces.sampler import Completion
-from nashtune.journal.records import Judgement, write_completions, write_judgements
+from nashtune.journal.records import write_completions, write_judgements
 from nashtune.journal.store import Journal
 from nashtune.samplers.policy import PolicySampler
 from nashtune.samplers.recorded import RecordedSampler
@@ -175,7 +176,9 @@ def test_a_journal_gives_back_exactly_what_was_drawn(live, run, below):
     sampler = live.attached(RecordedSampler(path=str(folder / below)))
     ask = {"seed": 0, "round": 1, "indices": NUMBERS, "reference_weight": 0.5}
     assert sampler.sample(PROMPTS, 3, **ask) == drawn["policy"]
-    assert sampler.sample(PROMPTS, 3, **ask, role="opponent") == drawn["opponent"]
+    sampler.sync("ema@1", "opponent")
+    assert sampler.sample(PROMPTS, 3, **ask) == drawn["opponent"]
+    sampler.sync("main@1", "policy")
     assert sampler.sample(PROMPTS, 3, **ask) == drawn["policy"]
     assert {c.version for c in drawn["policy"]} == {"policy@0"}
     (first, *_), third = (sampler.sample([PROMPTS[i]], 3, seed=0, round=1, indices=[NUMBERS[i]]) for i in (0, 2))
