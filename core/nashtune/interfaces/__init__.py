@@ -1,6 +1,7 @@
 """The interfaces of DESIGN: what the core defines and plugins implement. Importing this imports no torch."""
 
 from nashtune.interfaces.batch import (
+    Advantages,
     Anchor,
     ExampleBatch,
     LogProbs,
@@ -8,6 +9,7 @@ from nashtune.interfaces.batch import (
     LossOutput,
     PairBatch,
     RolloutBatch,
+    ScoreBatch,
     Step,
     TokenBatch,
 )
@@ -21,6 +23,7 @@ from nashtune.interfaces.sampler import Completion, Sampler, Surroundings
 from nashtune.interfaces.schedule import Round, Schedule
 
 __all__ = [
+    "Advantages",
     "Anchor",
     "Comparisons",
     "Completion",
@@ -46,6 +49,7 @@ __all__ = [
     "Round",
     "Sampler",
     "Schedule",
+    "ScoreBatch",
     "Step",
     "Surroundings",
     "TokenBatch",

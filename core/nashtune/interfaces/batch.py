@@ -1,6 +1,7 @@
 """What travels between data, engines, losses and KL controllers.
 
-Legend: B = pairs, E = examples (single completions), N = sequences in a batch, T = positions, M = completion tokens.
+Legend: B = pairs, E = examples (single completions), S = rollouts, L = ranked lists, N = sequences in a batch, K = members
+of an ensemble, T = positions, M = completion tokens.
 Log-probs are sums over completion tokens, EOS included, in nats, unless a name says otherwise.
 """
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-RowKind = Literal["pairs", "examples", "rollouts"]
+RowKind = Literal["pairs", "examples", "rollouts", "ranked", "comparisons"]
+"""What a loss trains on. `comparisons` are pairs whose prompt shows two answers and whose completions name one."""
 
 
 @dataclass(kw_only=True)
@@ -24,18 +26,28 @@ class TokenBatch:
     For `kind="pairs"` the N = 2B sequences are B chosen followed by B rejected. For `kind="examples"` they are E
     examples
     followed by E mismatched ones (prompt i with the next completion of another prompt), as KTO's KL estimate needs. For
-    `kind="rollouts"` they are N completions that the policy drew itself.
+    `kind="rollouts"` they are N completions that the policy drew itself. For `kind="ranked"` they are the completions of
+    L prompts, each prompt's together and best first.
 
     Args:
         kind: What the sequences are.
         input_ids: Token ids (N, T).
         attention_mask: 1 on real tokens, 0 on padding (N, T).
         completion_mask: True on the tokens that are scored (completion, EOS included) (N, T).
-        rows: Index of each pair, example or rollout in its data set (B,), (E,) or (N,).
+        rows: Index of each pair, example, rollout or list in its data set (B,), (E,), (N,) or (L,).
         p_chosen: Probability that chosen is better, in [0, 1] (B,), when labels are soft.
         desirable: True where an example is desirable (E,), for unpaired data.
         win_rate: Estimated win rate of each completion against the policy that drew it, in [0, 1] (N,).
         score: What the oracle said of each rollout (N,).
+        variance: Variance of the oracle's reward of each completion (N,), where it knows it.
+        margin: By how much chosen should win, >= 0, in the units of a reward (B,).
+        sizes: Completions of each ranked list (L,).
+        share: Weight of each row in the loss of each ensemble member (B, K) or (L, K); absent: 1.
+        finished: Whether each rollout ended by EOS or a stop string, and not at the length limit (N,).
+        group: Which prompt each rollout answers: a number within its round (N,).
+        beta: From the KL controller, fixed for each rollout before the update (N,).
+        per_token: What was computed for each rollout token before the update (M,), by name: `old` log-prob under the
+            policy that drew it, `old_value`, `advantage`, `target` of the critic, and `ref:NAME` for references.
     """
 
     kind: RowKind
@@ -47,17 +59,24 @@ class TokenBatch:
     desirable: Tensor | None = None
     win_rate: Tensor | None = None
     score: Tensor | None = None
+    variance: Tensor | None = None
+    margin: Tensor | None = None
+    sizes: Tensor | None = None
+    share: Tensor | None = None
+    finished: Tensor | None = None
+    group: Tensor | None = None
+    beta: Tensor | None = None
+    per_token: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """Number of pairs, examples or rollouts."""
+        """Number of pairs, examples, rollouts or lists."""
         return int(self.rows.shape[0])
 
     def to(self, device: torch.device | str, **kwargs: Any) -> TokenBatch:
         """The same batch on another device (Lightning moves a batch by calling this)."""
-        return replace(
-            self,
-            **{name: value.to(device, **kwargs) for name, value in vars(self).items() if hasattr(value, "to")},
-        )
+        moved = {name: value.to(device, **kwargs) for name, value in vars(self).items() if hasattr(value, "to")}
+        tokens = {name: value.to(device, **kwargs) for name, value in self.per_token.items()}
+        return replace(self, **moved, per_token=tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +120,8 @@ class PairBatch:
         p_chosen: P(y_w > y_l), in [0, 1] (B,); None means every label is certain.
         win_rate_chosen: Estimate of P(y_w > pi) against the policy that drew the pair, in [0, 1] (B,).
         win_rate_rejected: The same of y_l.
+        variance_chosen: Variance of the reward of y_w (B,), where the oracle knows it.
+        variance_rejected: The same of y_l.
         statistics_chosen: Sums over y_w of the KL controller's per-token statistics, by name (B,).
         statistics_rejected: The same over y_l (B,).
     """
@@ -113,6 +134,8 @@ class PairBatch:
     p_chosen: Tensor | None = None
     win_rate_chosen: Tensor | None = None
     win_rate_rejected: Tensor | None = None
+    variance_chosen: Tensor | None = None
+    variance_rejected: Tensor | None = None
     statistics_chosen: Mapping[str, Tensor] = field(default_factory=dict)
     statistics_rejected: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -147,12 +170,24 @@ class ExampleBatch:
 class RolloutBatch:
     """What a policy-gradient loss sees: S completions that the policy drew, token by token.
 
+    Nothing is padded and no prompt token is here: every (M,) tensor holds the completions' own tokens, EOS included.
+
     Args:
         token_logp: log pi(y_n|x, y_<n) of every token, with gradient, completions one after another (M,).
         sequence: Which completion each token belongs to, 0 ... S-1 (M,).
         lengths: Completion tokens, EOS included (S,).
         score: What the oracle said of each completion: P(y > y') against an opponent's, or a reward (S,).
         anchors: Per-token log-probs under the spec's references, by name (M,).
+        group: Which prompt each completion answers (S,); the completions of a prompt need not be neighbours.
+        finished: Whether it ended by EOS or a stop string, and not at the length limit (S,).
+        variance: Of the reward (S,), where the oracle knows it.
+        old: Log-prob of each token under the policy that drew it (M,), before the update.
+        old_value: Critic's value before each token, before the update (M,).
+        value: The same now, with gradient (M,).
+        advantage: What `Loss.advantages` made (M,).
+        target: What the critic learns: returns (M,).
+        weight: Share of each completion in what is averaged over completions (S,); None: equal shares. Where all
+            completions of a prompt are enumerated it is their probability.
     """
 
     token_logp: Tensor
@@ -160,10 +195,53 @@ class RolloutBatch:
     lengths: Tensor
     score: Tensor
     anchors: Mapping[str, Tensor] = field(default_factory=dict)
+    group: Tensor | None = None
+    finished: Tensor | None = None
+    variance: Tensor | None = None
+    old: Tensor | None = None
+    old_value: Tensor | None = None
+    value: Tensor | None = None
+    advantage: Tensor | None = None
+    target: Tensor | None = None
+    weight: Tensor | None = None
 
 
-LossBatch = PairBatch | ExampleBatch | RolloutBatch
-"""What a loss and a KL controller may be given; a loss gets what its `rows` says."""
+@dataclass(frozen=True, kw_only=True)
+class Advantages:
+    """What a policy-gradient loss computes once before an update, over all of its completions; without gradient.
+
+    Args:
+        advantage: Coefficient of each token's log-ratio (M,).
+        target: What the critic learns (M,); None without a critic.
+        metrics: Values to log: one per completion (S,), or scalars.
+    """
+
+    advantage: Tensor
+    target: Tensor | None = None
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreBatch:
+    """What a reward loss sees: lists of completions of one prompt, best first. A pair is a list of two.
+
+    Args:
+        scores: Score of each completion by each member, with gradient, the lists one after another (N, K).
+        sizes: Completions of each list, >= 2 (L,).
+        margin: By how much the first of a list of two should win, >= 0 (L,).
+        p_chosen: P(first > second), in [0, 1], of lists of two (L,).
+        share: Weight of each list in each member's loss (L, K); None: 1. Members read the data in orders of their own.
+    """
+
+    scores: Tensor
+    sizes: Tensor
+    margin: Tensor | None = None
+    p_chosen: Tensor | None = None
+    share: Tensor | None = None
+
+
+LossBatch = PairBatch | ExampleBatch | RolloutBatch | ScoreBatch
+"""What a loss and a KL controller may be given; a loss gets what its `rows` and `reads` say."""
 
 
 def _identity(value: Tensor) -> Tensor:
@@ -175,7 +253,8 @@ class Step:
     """What a loss may know besides the batch.
 
     Args:
-        beta: From the KL controller: a scalar or one value per pair (B,); None where the spec says `kl: none`.
+        beta: From the KL controller: a scalar, one value per pair (B,) or rollout (S,), or, for a loss with
+            `beta_per_side`, (B, 2) for chosen and rejected; None where the spec says `kl: none`.
         mean_over_ranks: Averages a tensor over data-parallel ranks; the identity on one rank.
         round: Round of the game, from 1; 1 in an offline method.
         scale: How many of the method's steps this update takes at once (`Update.step_scale`).
@@ -192,8 +271,8 @@ class LossOutput:
     """Result of a loss.
 
     Args:
-        values: One value per pair (B,), example (E,) or rollout (S,), with gradient. The objective is their mean over
-            the optimiser step.
+        values: One value per pair (B,), example (E,), rollout (S,) or list (L,), with gradient. The objective is their
+            mean over the rows of the optimiser step, or their sum divided by its tokens: see `Loss.mean_over`.
         reward_chosen: Implicit reward of the chosen (or desirable) completions, detached; for accuracy and margin.
         reward_rejected: Implicit reward of the rejected (or undesirable) completions, detached.
         metrics: Further values to log, detached: one per pair or example, or scalars.

@@ -1,6 +1,6 @@
 """KL controller: gives β and reacts to what happened.
 
-Legend: B = pairs, M = completion tokens, V = vocabulary.
+Legend: B = pairs, S = rollouts, M = completion tokens, V = vocabulary.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nashtune.interfaces.batch import LossBatch
+    from nashtune.interfaces.batch import LossBatch, RolloutBatch
 
 
 class KLController(ABC):
@@ -21,15 +21,27 @@ class KLController(ABC):
     Attributes:
         statistics: Names of the per-token statistics the controller needs from full-vocabulary logits. When it is not
             empty, the reference `ref` must be live (it must give logits) and `token_statistics` is called per tile.
+        uses_variance: Whether β depends on the variance of the rewards, so that the oracle must know it.
+        beta_per_side: Whether β of a pair differs between chosen and rejected, so that the loss must take it so.
         vector_inputs: Further inputs that a conformance vector may give, by name (see `read_vector`).
     """
 
     statistics: ClassVar[tuple[str, ...]] = ()
+    uses_variance: ClassVar[bool] = False
+    beta_per_side: ClassVar[bool] = False
     vector_inputs: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def beta(self, batch: LossBatch) -> Tensor:
-        """β for this batch, > 0: a scalar or one value per pair (B,). Carries no gradient; never changes state."""
+        """β for this batch, > 0: a scalar, or one value per pair (B,) or rollout (S,). No gradient; changes no state.
+
+        With `beta_per_side`, pairs get (B, 2): chosen, rejected. In reinforcement learning it is asked once before each
+        update, with all of the update's rollouts.
+        """
+
+    def reward(self, batch: RolloutBatch, beta: Tensor) -> Tensor:
+        """The score that a policy gradient uses (S,), where the controller's objective changes it; as it is otherwise."""
+        return batch.score
 
     def token_statistics(self, policy_logits_MV: Tensor, ref_logits_MV: Tensor, targets_M: Tensor) -> dict[str, Tensor]:
         """One value per completion token (M,) for each name in `statistics`; float32 or wider, without gradient.
@@ -39,11 +51,20 @@ class KLController(ABC):
         return {}
 
     def report(self, batch: LossBatch, beta: Tensor) -> dict[str, Tensor]:
-        """Values per pair whose means are logged and, in training, handed to `observe`."""
+        """Values per pair or rollout whose means are logged and, in training, handed to `observe`."""
         return {}
 
     def observe(self, means: Mapping[str, float]) -> None:
         """Called once after each optimiser step with the means of `report` over its pairs, on all ranks."""
+        return None
+
+    def observe_round(self, means: Mapping[str, float], completions: int) -> None:
+        """Called once after each update on rollouts.
+
+        Args:
+            means: Of `report`, over all of the update's completions, as they were before its first step.
+            completions: How many these are.
+        """
         return None
 
     def state_dict(self) -> dict[str, Any]:

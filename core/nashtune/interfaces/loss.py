@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
-    from nashtune.interfaces.batch import LossBatch, LossOutput, RowKind, Step
+    from nashtune.interfaces.batch import Advantages, LossBatch, LossOutput, RolloutBatch, RowKind, Step
 
 
 class Loss(ABC):
@@ -19,26 +19,59 @@ class Loss(ABC):
     The class attributes are read from the source without importing it, so they must be literals.
 
     Attributes:
-        rows: What one value belongs to: "pairs", "examples" (unpaired data) or "rollouts" (policy gradient).
+        rows: What one value belongs to: "pairs", "examples" (unpaired data), "rollouts" (policy gradient), "ranked"
+            (K-wise lists) or "comparisons" (pairs whose prompt shows two answers).
+        reads: What the policy gives it: "logprobs", or "scores" of a reward head.
         anchors: Names of the references whose log-probs the loss reads.
         uses_beta: Whether the loss multiplies by the KL controller's β; if not, a `kl` section beside it is an error.
         uses_p_chosen: Whether soft labels enter the loss.
+        uses_margin: Whether a row's margin enters the loss.
+        uses_variance: Whether it reads the variance of the rewards, so that the oracle must know it.
+        uses_values: Whether it reads a critic's values, so that the policy must have one.
+        uses_old: Whether it weighs by the ratio to the policy that drew, so that several optimiser steps may be taken on
+            the same rollouts. Without it a round is one optimiser step.
+        beta_per_side: Whether `Step.beta` may differ between chosen and rejected (B, 2).
         uses_win_rates: Whether it reads the win rates of both completions, so that a pairing must give them.
         mixes: Whether `reference_weight` may be above 0, so that the sampler must mix.
         vector_inputs: Further inputs that a conformance vector may give, by name (see `read_vector`).
+        mean_over: What the sum of the values is divided by: the "rows" of the optimiser step, or all their completion
+            "tokens" (then a value is a sum over its row's tokens). An instance may set it from an argument.
+        critic_init: Where a critic starts: "zero", a linear head on the policy's trunk, or "reward_model", a copy of the
+            oracle's model. An instance may set it from an argument; read where `uses_values`.
     """
 
     rows: ClassVar[RowKind] = "pairs"
+    reads: ClassVar[Literal["logprobs", "scores"]] = "logprobs"
     anchors: ClassVar[tuple[str, ...]] = ("ref",)
     uses_beta: ClassVar[bool] = True
     uses_p_chosen: ClassVar[bool] = False
+    uses_margin: ClassVar[bool] = False
+    uses_variance: ClassVar[bool] = False
+    uses_values: ClassVar[bool] = False
+    uses_old: ClassVar[bool] = False
+    beta_per_side: ClassVar[bool] = False
     uses_win_rates: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
     vector_inputs: ClassVar[tuple[str, ...]] = ()
+    mean_over: Literal["rows", "tokens"] = "rows"
+    critic_init: Literal["zero", "reward_model"] = "zero"
 
     @abstractmethod
     def __call__(self, batch: LossBatch, step: Step) -> LossOutput:
-        """Values per pair or example, in the dtype of the log-probs."""
+        """Values per row, in the dtype of the log-probs or scores."""
+
+    def advantages(self, batch: RolloutBatch, step: Step) -> Advantages | None:
+        """What each token's log-ratio is multiplied by; called once before an update, over all of its completions.
+
+        Args:
+            batch: The round's completions; `old`, `anchors`, and with a critic `old_value`, are there, and `token_logp`
+                equals `old`. No gradient.
+            step: As in the update.
+
+        Returns:
+            None where the loss computes its coefficients itself.
+        """
+        return None
 
     def reference_weight(self, round: int) -> float | None:
         """Weight of the starting policy in the geometric mixture that the method's pairs are drawn from, in [0, 1].

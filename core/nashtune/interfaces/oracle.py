@@ -19,7 +19,7 @@ class Rewards:
     """Scores of N completions.
 
     Args:
-        mean: Reward (N,).
+        mean: Reward (N,): of an ensemble the aggregate that is trained on.
         variance: Variance of the reward (N,), where the oracle knows it.
         members: Scores of the K members of an ensemble (N, K).
     """
@@ -53,9 +53,13 @@ class Oracle:
         chosen_by_run: True for the placeholder of specs that leave the oracle to the run file.
         placement: Arguments that say where it runs, how patiently, and what it does without an answer: a run that is
             taken up again may change them.
+        gives_variance: Whether its rewards carry a variance.
+        counts_groups: Whether it compares the completions of a prompt with one another, so that it needs at least two.
     """
 
     chosen_by_run: ClassVar[bool] = False
+    gives_variance: ClassVar[bool] = False
+    counts_groups: ClassVar[bool] = False
     placement: ClassVar[tuple[str, ...]] = ()
 
     def prepare(self) -> None:
@@ -76,7 +80,18 @@ class RewardOracle(Oracle, ABC):
 
     @abstractmethod
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Rewards:
-        """Rewards of `completions[i]` given `prompts[i]`."""
+        """Rewards of `completions[i]` given `prompts[i]`.
+
+        All completions of a prompt that are to be compared with one another come in one call.
+        """
+
+    def tabular(self, rewards: Rewards) -> Rewards:
+        """What this oracle makes of known moments, in a game whose rewards are given: for ensembles, the aggregate.
+
+        Raises:
+            InputError: its rule needs members, and the game gives none.
+        """
+        return rewards
 
 
 class PreferenceOracle(Oracle, ABC):

@@ -47,6 +47,8 @@ class Pair:
 class Anchor:
     """Log-probs of the round's rows under frozen snapshots, once.
 
+    Of rollouts also those of the policy that drew them, and its critic's values: one pass under the live weights.
+
     Args:
         previous: What the reference `previous` is: log-probs of snapshots, weighted by numbers that sum to 1 (a
             geometric mixture up to a constant, which cancels between the completions of a prompt).
@@ -108,10 +110,12 @@ class Schedule(ABC):
 
     Attributes:
         reads: Sections of the spec that the schedule's phases use, among "oracle", "sampler" and "pairing".
+        scores: Whether completions are judged one by one by a reward, and not in pairs or against an opponent's.
         gives_previous: Whether its anchor phases say what the reference `previous` is.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
+    scores: ClassVar[bool] = False
     gives_previous: ClassVar[bool] = False
 
     @abstractmethod

@@ -18,6 +18,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "sampler": ("nashtune.interfaces.sampler:Sampler",),
     "pairing": ("nashtune.interfaces.pairing:Pairing",),
     "schedule": ("nashtune.interfaces.schedule:Schedule",),
+    "stage": ("nashtune.interfaces.stage:Stage",),
 }
 """Kind of component -> the interfaces it may implement, one of which is required."""
 
