@@ -267,6 +267,9 @@ def _kto_unpaired(name: str, mismatched: list[float], beta: float, lam_d: float,
 def all_vectors() -> dict[str, dict[str, Any]]:
     """Spec name -> the content of its vector file."""
     from game_numbers import game_cases  # which builds upon this module
+    from reward_numbers import reward_cases
+    from rl_numbers import rl_cases
+    from uncertainty_numbers import uncertainty_cases
 
     def hinge_case(name: str, inputs: dict[str, Any], beta: float) -> dict[str, Any]:
         found = of_pairs(lambda *x: hinge(*x, beta), inputs, "ref_chosen", "ref_rejected")
@@ -326,7 +329,10 @@ def all_vectors() -> dict[str, dict[str, Any]]:
         ],
     }
     source = "Computed with 50 digits from the paper's equations, apart from the implementation."
-    return {name: {"source": source, "cases": found} for name, found in {**cases, **game_cases()}.items()}
+    return {
+        name: {"source": source, "cases": found}
+        for name, found in {**cases, **game_cases(), **reward_cases(), **rl_cases(), **uncertainty_cases()}.items()
+    }
 
 
 def text(content: dict[str, Any]) -> str:

@@ -85,7 +85,7 @@ def test_has_vectors_with_gradients_and_they_pass(name):
     spec = resolve(name)
     cases = load_cases(VECTORS / f"{name}.json")
     for case in cases:
-        assert any(key.startswith("grad_policy") for key in case["expected"])
+        assert any(key.startswith(("grad_policy", "grad_score")) for key in case["expected"])
         difference = compare(evaluate(spec, case), case)
         assert difference is not None and difference.passed, f"{case.get('name')}: {difference}"
 

@@ -70,7 +70,9 @@ def _flat(spec: Spec) -> dict[str, tuple[Any, Any]]:
         dotted = ".".join(path)
         flat[dotted] = (component.target, component.name)
         flat |= {f"{dotted}.{key}": (value, value) for key, value in component.args.items()}
-    return flat | {f"optimizer.{key}": (value, value) for key, value in spec.optimizer.to_dict().items()}
+    for section, values in (("head", spec.head), ("optimizer", spec.optimizer)):
+        flat |= {f"{section}.{key}": (value, value) for key, value in (values.to_dict() if values else {}).items()}
+    return flat
 
 
 def _shown(difference: dict[str, Any], side: str) -> str:

@@ -77,11 +77,13 @@ def describe_spec(spec: Spec) -> dict[str, Any]:
             }
         )
     optimizer = class_info("nashtune.spec.model:OptimizerSpec")
+    head = class_info("nashtune.spec.model:HeadSpec")
     return {
         "name": spec.name,
         "file": spec.file,
         "about": dict(spec.about),
         "components": components,
+        "head": _arguments(spec, ("head",), spec.head.to_dict(), head) if spec.head else [],
         "optimizer": _arguments(spec, ("optimizer",), spec.optimizer.to_dict(), optimizer),
         "resolved": spec.to_dict(),
     }
@@ -123,9 +125,12 @@ def _print_page(page: Mapping[str, Any]) -> None:
         origin = f"    {by}, {display(component['file'])}:{component['line']}, set at {component['set_at']}"
         out.print(Text(origin, style="dim"), soft_wrap=True)
         _print_arguments(component["arguments"], out, width)
-    absent = [section for section in SECTIONS if page["resolved"][section] == "none"]
+    absent = [section for section in SECTIONS if page["resolved"].get(section) == "none"]
     if absent:
         out.print(Text("  ").append(", ".join(absent), style="cyan").append(": none"), soft_wrap=True)
+    if page["head"]:
+        out.print(Text("\nScore head", style="bold"))
+        _print_arguments(page["head"], out, width)
     out.print(Text("\nOptimiser", style="bold"))
     _print_arguments(page["optimizer"], out, width)
 

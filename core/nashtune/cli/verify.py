@@ -26,8 +26,10 @@ over a game's actions, in float64, and each update ends at the minimiser of its 
     nashtune verify inpo --game random10 --rounds 200 --spec.loss.tau 0.1 --spec.loss.eta 2 --plot inpo.png
     nashtune verify onpo --game mine.csv --start 0.6,0.3,0.1 --rounds 50 --spec.loss.eta 0.5 --json
     nashtune verify onpo --rounds 20 --spec.loss.eta 0.5 --pairs 1000 --pairing tournament
+    nashtune verify rloo --game bandit.json --draws 20000 --plot bandit.png
 Games: weighted_rps, rps, random10, condorcet[:SIZE], bradley_terry[:SCORES], or a .csv, .npy or .json file of
-P(row beats column). Several games are several prompts.
+P(row beats column). A .json file with "rewards", "sigma" and "reference", one number per arm, is a bandit: where the
+loss and KL controller come to rest, and the risk of ending below the reference. Several games are several prompts.
 Exit codes: 0 done, 1 an update has no finite minimiser, 2 the input was wrong."""
 DEFAULT_GAME = "weighted_rps"
 SHOWN_ACTIONS = 12
@@ -49,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--completions", metavar="K", help="with --pairs: completions that the pairing sees together (default: 8)"
     )
-    parser.add_argument("--seed", metavar="S", help="with --pairs: seed of the draws (default: 0)")
+    parser.add_argument("--draws", metavar="D", help="with a bandit: draws of the rewards' noise (default: 20000)")
+    parser.add_argument("--seed", metavar="S", help="with --pairs or a bandit: seed of the draws (default: 0)")
     parser.add_argument("--plot", metavar="FILE", help="save a picture of gaps and policies, a PNG")
     parser.add_argument(
         "--run",
@@ -76,12 +79,17 @@ def run(args: argparse.Namespace) -> int:
         InputError: a wrong option, spec or game.
         CheckFailed: an update has no finite minimiser.
     """
+    from nashtune.games.bandit_files import is_bandit
     from nashtune.games.matrices import find_game, make_game
 
     line: CommandLine = args.line
     if args.spec and line.spec and args.spec != line.spec:
         raise InputError(f"verify: two specs, {args.spec} and --spec {line.spec}; give one")
     name = args.spec or line.spec
+    if bandits := [source for source in args.game or () if is_bandit(source)]:
+        return _bandit(args, name, bandits)
+    if args.draws is not None:
+        raise InputError('--draws: goes with a bandit, a --game FILE.json with "rewards", "sigma" and "reference"')
     folder = Path(args.run).expanduser() if args.run is not None else None
     win_rates = _win_rates(folder) if folder is not None else None
     if name is None and folder is not None:
@@ -116,6 +124,22 @@ def run(args: argparse.Namespace) -> int:
         if not args.json:
             print(f"picture: {folder / 'game.png'}")
     return 0
+
+
+def _bandit(args: argparse.Namespace, name: str | None, sources: Sequence[str]) -> int:
+    from nashtune.cli import verify_bandit
+
+    if other := [source for source in args.game if source not in sources]:
+        raise InputError(f"--game {other[0]}: is no bandit, and {sources[0]} is; verify them one at a time")
+    verify_bandit.refuse_options(args)
+    return verify_bandit.run(
+        _spec(name, args.line.overrides, _whole(args.rounds, "--rounds", least=1)),
+        sources,
+        draws=_whole(args.draws, "--draws", least=verify_bandit.FEWEST_DRAWS),
+        seed=_whole(args.seed, "--seed", least=0) or 0,
+        picture=_picture(args.plot),
+        json=args.json,
+    )
 
 
 def _text(value: Any) -> str:

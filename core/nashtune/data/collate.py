@@ -1,11 +1,12 @@
 """Token rows become a right-padded micro-batch.
 
-Legend: B = pairs, E = examples, N = sequences, T = positions.
+Legend: B = pairs, E = examples, L = ranked lists, N = sequences, T = positions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -18,12 +19,30 @@ PADDING = 0  # any id will do: padding is masked out of the attention and of the
 
 
 def collate_pairs(batch: Sequence[tuple[int, TokenRow]]) -> TokenBatch:
-    """B pairs: B chosen sequences, then B rejected ones."""
+    """B pairs: B chosen sequences, then B rejected ones. A comparison is a pair of answers to one question."""
     rows = [row for _, row in batch]
     sequences = [(row.prompt_ids, row.completions[k]) for k in (0, 1) for row in rows]
-    soft = [row.p_chosen for row in rows if row.p_chosen is not None]
-    assert len(soft) in (0, len(rows)), "soft labels are there for all rows or for none"
-    return _pad(sequences, "pairs", [index for index, _ in batch], p_chosen=torch.tensor(soft) if soft else None)
+    return _pad(
+        sequences,
+        "pairs",
+        [index for index, _ in batch],
+        p_chosen=_column([row.p_chosen for row in rows]),
+        margin=_column([row.margin for row in rows]),
+    )
+
+
+def collate_ranked(batch: Sequence[tuple[int, TokenRow]]) -> TokenBatch:
+    """L lists: the completions of each together, best first."""
+    rows = [row for _, row in batch]
+    sequences = [(row.prompt_ids, completion) for row in rows for completion in row.completions]
+    sizes = torch.tensor([len(row.completions) for row in rows])
+    return _pad(sequences, "ranked", [index for index, _ in batch], sizes=sizes)
+
+
+def _column(values: Sequence[float | None]) -> torch.Tensor | None:
+    given = [value for value in values if value is not None]
+    assert len(given) in (0, len(values)), "a column is there for all rows or for none"
+    return torch.tensor(given) if given else None
 
 
 class CollateExamples:
@@ -77,8 +96,7 @@ def _pad(
     sequences: Sequence[tuple[Ids, Ids]],
     kind: RowKind,
     rows: list[int],
-    p_chosen: torch.Tensor | None = None,
-    desirable: torch.Tensor | None = None,
+    **columns: Any,
 ) -> TokenBatch:
     longest = max(len(prompt) + len(completion) for prompt, completion in sequences)
     input_ids = torch.full((len(sequences), longest), PADDING, dtype=torch.long)
@@ -95,6 +113,5 @@ def _pad(
         attention_mask=attention_mask,
         completion_mask=completion_mask,
         rows=torch.tensor(rows),
-        p_chosen=p_chosen,
-        desirable=desirable,
+        **columns,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeVar
 
@@ -54,6 +54,7 @@ class Measured(Protocol):
 
 
 Row = TypeVar("Row", bound=Measured)
+Whole = TypeVar("Whole")
 
 
 def fit_rows(rows: Iterable[tuple[Row, int, str]], limits: Limits, bos: int | None) -> tuple[list[Row], Counter[str]]:
@@ -83,7 +84,47 @@ def fit_rows(rows: Iterable[tuple[Row, int, str]], limits: Limits, bos: int | No
             counts["truncated"] += 1
             row, prompt = replace(row, prompt_ids=short), short  # type: ignore[type-var]  # a dataclass, as Measured says
         if limits.context is not None and len(prompt) + completion > limits.context:
-            bad.append((row.where, _beyond_context(len(prompt), words, limits)))
+            bad.append((row.where, _beyond_context(f"{len(prompt)} prompt and {words}", limits)))
+        kept.append(row)
+    refuse_rows(bad)
+    return kept, counts
+
+
+def fit_whole(
+    rows: Iterable[tuple[Whole, int, str]], limits: Limits, words: str, shorter: Callable[[Whole], Whole | None] | None
+) -> tuple[list[Whole], Counter[str]]:
+    """As `fit_rows`, where the model reads a row's prompt and answers as one text.
+
+    Args:
+        rows: Each row, the tokens of its longest text, and its `file:line`.
+        limits: Lengths, and what to do beyond them; a prompt has no limit of its own.
+        words: What the tokens are, for messages.
+        shorter: Makes a row fit, or says that its answers alone do not; None where nothing can be cut.
+
+    Raises:
+        InputError: a row is too long while overflow is "error", or longer than the model's context.
+    """
+    kept: list[Whole] = []
+    counts: Counter[str] = Counter()
+    bad: list[tuple[str, str]] = []
+    for row, longest, where in rows:
+        tokens = longest
+        if longest > limits.max_length:
+            if limits.overflow == "error":
+                choices = "drop (leave such rows out)" + (
+                    " or truncate_prompt (keep the text's end)" if shorter else ""
+                )
+                found = f"{longest} {words} are more than data.max_length {limits.max_length}"
+                bad.append((where, f"{found}; raise the limit, or choose data.overflow: {choices}"))
+                continue
+            short = shorter(row) if shorter is not None and limits.overflow == "truncate_prompt" else None
+            if short is None:
+                counts["overflow" if limits.overflow == "drop" else "completion"] += 1
+                continue
+            counts["truncated"] += 1
+            row, tokens = short, limits.max_length
+        if limits.context is not None and tokens > limits.context:
+            bad.append((where, _beyond_context(f"{tokens} {words}", limits)))
         kept.append(row)
     refuse_rows(bad)
     return kept, counts
@@ -107,8 +148,8 @@ def _too_long(prompt: int, completion: int, words: str, limits: Limits) -> str:
     return f"{found}; raise the limit, or choose data.overflow: {choices}"
 
 
-def _beyond_context(prompt: int, words: str, limits: Limits) -> str:
+def _beyond_context(tokens: str, limits: Limits) -> str:
     return (
-        f"{prompt} prompt and {words} are more than the model's context of {limits.context} tokens "
+        f"{tokens} are more than the model's context of {limits.context} tokens "
         f"(max_position_embeddings); data.max_length is {limits.max_length}, set it to {limits.context} or less"
     )

@@ -21,6 +21,11 @@ class Message(NamedTuple):
 Prompt = str | tuple[Message, ...]
 
 
+def as_asked(prompt: Prompt) -> str | list[dict[str, str]]:
+    """A prompt as oracles take it: a text, or a list of {role, content}."""
+    return prompt if isinstance(prompt, str) else [message._asdict() for message in prompt]
+
+
 class RowError(ValueError):
     """What is wrong with a row; the loader adds where."""
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
-from nashtune.data.collate import CollateExamples, collate_pairs
+from nashtune.data.collate import CollateExamples, collate_pairs, collate_ranked
+from nashtune.data.comparisons import Questions, tokenise_comparisons
+from nashtune.data.conversations import Conversations
 from nashtune.data.lengths import Limits, Overflow
 from nashtune.data.loader import Collate, RowLoader, TrainLoader
 from nashtune.data.order import BatchOrder
@@ -22,21 +24,23 @@ from nashtune.data.rows import Labels, RankedPairs, read_rows
 from nashtune.data.serve import DataKind, refusals
 from nashtune.data.template import TemplateName, make_template
 from nashtune.data.tokenise import TokenRow, tokenise
+from nashtune.data.whole import tokenise_whole
 from nashtune.errors import InputError
 
 
 class PreferenceData(LightningDataModule):
     """Training and held-out preferences; for a game, prompts.
 
-    Rows are {prompt, chosen, rejected[, p_chosen]}, {prompt, completion, label} or {prompt, responses[, scores]}; a
-    game reads the prompt of each, or rows of {prompt} alone. A prompt is a text or a list of messages {role, content}.
-    Files are .jsonl, .jsonl.gz or .parquet; `hub:owner/name[:split]` is a data set by name.
+    Rows are {prompt, chosen, rejected[, p_chosen, margin]}, {prompt, completion, label} or
+    {prompt, responses[, scores]}; a game reads the prompt of each, or rows of {prompt} alone. A prompt is a text or a
+    list of messages {role, content}. Files are .jsonl, .jsonl.gz or .parquet; `hub:owner/name[:split]` is a data set by
+    name.
 
     Args:
         train: Rows to train on.
         validation: Held-out rows, measured during training.
         test: Held-out rows for the test command.
-        batch_size: Pairs (or examples) of a micro-batch on one device.
+        batch_size: Pairs (or examples, or ranked lists) of a micro-batch on one device.
         eval_batch_size: The same for held-out rows; as batch_size when absent.
         max_length: Longest prompt and completion together, in tokens; in a game, prompt and sampler.max_new_tokens.
         max_prompt_length: Longest prompt, in tokens.
@@ -86,6 +90,8 @@ class PreferenceData(LightningDataModule):
         self._kind: DataKind = "pairs"
         self._seed = 0
         self._completion_room = 0
+        self._reads: Literal["logprobs", "scores"] = "logprobs"
+        self._uses_margin = False
 
     def bind(
         self,
@@ -96,6 +102,8 @@ class PreferenceData(LightningDataModule):
         seed: int,
         completion_room: int = 0,
         context: int | None = None,
+        reads: Literal["logprobs", "scores"] = "logprobs",
+        uses_margin: bool = False,
     ) -> None:
         """Say what the data are for; to be called before `setup`.
 
@@ -106,6 +114,8 @@ class PreferenceData(LightningDataModule):
             seed: Of the order of rows, >= 0.
             completion_room: With "prompts", most tokens that the sampler draws behind one (its `max_new_tokens`).
             context: Tokens that the model can read (`max_position_embeddings`), where its configuration says so.
+            reads: What the loss reads; for "scores" prompt and completion are one text, as a reward model reads them.
+            uses_margin: Whether the loss reads the column `margin`.
 
         Raises:
             InputError: settings that this loss, sampler or tokenizer cannot serve.
@@ -119,15 +129,20 @@ class PreferenceData(LightningDataModule):
             prompts_per_round=self.prompts_per_round,
             sizes={"batch_size": self.batch_size, "eval_batch_size": self.eval_batch_size},
             max_length=self.limits.max_length,
+            max_prompt_length=self.limits.max_prompt_length,
+            overflow=self.limits.overflow,
+            reads=reads,
             context=context,
             completion_room=completion_room,
         ):
             raise InputError(f"{option}: {problem}")
         make_template(self.template, tokenizer)
+        if rows == "comparisons":
+            self._questions(tokenizer)
         if self.tokenizer is not None:  # bound again, perhaps to another tokenizer: nothing read before counts
             self.reports, self._rows, self._prompts = {}, {}, {}
         self.tokenizer, self._kind, self._seed = tokenizer, rows, seed
-        self._completion_room = completion_room
+        self._completion_room, self._reads, self._uses_margin = completion_room, reads, uses_margin
 
     def setup(self, stage: str) -> None:
         """Read, check and tokenise the splits of a stage ("fit", "validate", "test" or "predict"), once.
@@ -166,9 +181,20 @@ class PreferenceData(LightningDataModule):
                 asked, template, self.limits, completion_room=self._completion_room, split=split
             )
             return
-        found = read_rows(source, self._kind, self.labels, self.ranked_pairs, self.limit)
-        rows, report = tokenise(found, template, self.limits, soft=self.labels == "soft", split=split)
+        found = read_rows(source, self._kind, self.labels, self.ranked_pairs, self.limit, uses_margin=self._uses_margin)
+        soft = self.labels == "soft"
+        if self._reads == "scores":
+            texts = Conversations(self.tokenizer, self.template, "the policy", "data.template")
+            rows, report = tokenise_whole(found, texts, self.limits, soft=soft, split=split)
+        elif self._kind == "comparisons":
+            questions = self._questions(self.tokenizer)
+            rows, report = tokenise_comparisons(found, questions, self.limits, soft=soft, split=split)
+        else:
+            rows, report = tokenise(found, template, self.limits, soft=soft, split=split)
         self._rows[split], self.reports[split] = rows, report
+
+    def _questions(self, tokenizer: Any) -> Questions:
+        return Questions(tokenizer, self.template, option="policy.path")
 
     def train_dataloader(self) -> TrainLoader:
         """Shuffled micro-batches of this rank, resumable in the middle of an epoch; one loader for the whole run."""
@@ -211,8 +237,10 @@ class PreferenceData(LightningDataModule):
         return RowLoader(self._rows[split], self._order(split, world), self._collate())
 
     def _collate(self) -> Collate:
-        if self._kind == "pairs":
+        if self._kind in ("pairs", "comparisons"):
             return collate_pairs
+        if self._kind == "ranked":
+            return collate_ranked
         return CollateExamples(self.limits.whole, self.tokenizer.bos_token_id)
 
     @property
@@ -276,7 +304,12 @@ class PreferenceData(LightningDataModule):
         return self._prompts.get(split, [])
 
     def sample_prompts(self, n: int) -> list[tuple[str, list[int]]]:
-        """The first `n` different held-out prompts, as text and as token ids; none without a validation split."""
+        """The first `n` different held-out prompts, as text and as token ids; none without a validation split.
+
+        None either where prompts are not apart from completions, which a reward model does not write.
+        """
+        if self._reads == "scores":
+            return []
         held_out: Sequence[TokenRow | PromptRow] = self._prompts.get("validation") or self._rows.get("validation", [])
         prompts = {row.prompt_ids: row.prompt_text for row in held_out}
         return [(text, list(ids)) for ids, text in list(prompts.items())[:n]]

@@ -10,7 +10,7 @@ from typing import Any
 
 from nashtune.data.messages import Prompt, RowError, parse_completion, parse_prompt, shown
 
-PREFERENCE = ("prompt", "chosen", "rejected", "p_chosen")
+PREFERENCE = ("prompt", "chosen", "rejected", "p_chosen", "margin")
 UNPAIRED = ("prompt", "completion", "label")
 RANKED = ("prompt", "responses", "scores")
 RESPONSE = ("text", "score", "win_rate")
@@ -29,6 +29,7 @@ class Pair:
         chosen: The preferred answer.
         rejected: The other answer.
         p_chosen: Probability that chosen is better, in [0, 1], where the row says so.
+        margin: By how much chosen should win, in the units of a reward, >= 0, where the row says so and it is read.
         where: `file:line`.
     """
 
@@ -36,6 +37,7 @@ class Pair:
     chosen: str
     rejected: str
     p_chosen: float | None
+    margin: float | None = None
     where: str
 
 
@@ -155,6 +157,18 @@ def _probability(value: Any) -> float | None:
     number = _number(value, "p_chosen")
     if math.isnan(number) or not 0.0 <= number <= 1.0:
         raise RowError(f"p_chosen is {value}; it is a probability in [0, 1]")
+    return number
+
+
+def parse_margin(value: Any) -> float:
+    """By how much chosen should win.
+
+    Raises:
+        RowError: not a finite number >= 0.
+    """
+    number = _number(value, "margin")
+    if not 0.0 <= number < math.inf:
+        raise RowError(f"margin is {value}; it is a number >= 0, by how much chosen should win in units of the reward")
     return number
 
 

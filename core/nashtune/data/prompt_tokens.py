@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nashtune.data.lengths import Limits, fit_rows
-from nashtune.data.messages import RowError
+from nashtune.data.messages import RowError, as_asked
 from nashtune.data.prompts import PromptRow, PromptSet
 from nashtune.data.report import Lengths, TokenisationReport
 from nashtune.data.rows import refuse_rows
@@ -80,8 +80,9 @@ def _encode(found: PromptSet, template: Template) -> tuple[list[PromptRow], int]
     for (prompt, where), ids in zip(found.rows, template.encode_prompts(rendered), strict=True):
         if not ids:
             bad.append((where, "the prompt has no tokens; a completion needs one to follow"))
-        whole = prompt if isinstance(prompt, str) else [message._asdict() for message in prompt]
-        rows.append(PromptRow(prompt_ids=tuple(ids), prompt=whole, prompt_text=last_text(prompt), where=where))
+        rows.append(
+            PromptRow(prompt_ids=tuple(ids), prompt=as_asked(prompt), prompt_text=last_text(prompt), where=where)
+        )
     refuse_rows(bad)
     return rows, sum(row.special for row in rendered)
 

@@ -33,9 +33,10 @@ class TokenisationReport:
     Args:
         split: train, validation or test.
         source: Where the rows come from.
-        kind: What a used row is: "pairs", "examples" or "prompts".
+        kind: What a used row is: "pairs", "examples", "ranked", "comparisons" or "prompts".
         read: Rows read.
-        used: Pairs or examples that are trained or measured on, or prompts that completions are drawn for.
+        used: Rows that are trained or measured on, or prompts that completions are drawn for. A comparison is a pair in
+            one of its two orders.
         dropped_overflow: Left out because prompt and completion are longer than `max_length`, or the prompt than its
             limit.
         dropped_completion: Left out although prompts may be shortened, because the completion alone does not fit.
@@ -45,9 +46,9 @@ class TokenisationReport:
         eos_written: Rows with EOS written at the end of a completion; it was not doubled.
         trimmed: Rows with a completion that the chat template changed, for example by cutting spaces at its ends.
         desirable: Desirable ones among the examples.
-        prompt_tokens: Lengths of prompts.
-        completion_tokens: Lengths of completions, EOS included; None for prompts.
-        prompt_start: The first tokens of the first prompt, as text.
+        prompt_tokens: Lengths of prompts; None where each conversation is one text.
+        completion_tokens: Lengths of completions, EOS included, or of whole conversations; None for prompts.
+        prompt_start: The first tokens of the first prompt or conversation, as text.
         completion_end: The last tokens of the first completion, as text; None for prompts.
         fingerprint: sha256 of the token ids and labels.
         notes: What else a user should know, in sentences.
@@ -66,7 +67,7 @@ class TokenisationReport:
     eos_written: int
     trimmed: int
     desirable: int | None
-    prompt_tokens: Lengths
+    prompt_tokens: Lengths | None
     completion_tokens: Lengths | None
     prompt_start: str
     completion_end: str | None
@@ -87,7 +88,8 @@ class TokenisationReport:
         table.add_row(self.kind, f"{self.used} used of {self.read} rows read")
         if self.desirable is not None:
             table.add_row("desirable", f"{self.desirable}, undesirable {self.used - self.desirable}")
-        for label, lengths in (("prompt tokens", self.prompt_tokens), ("completion tokens", self.completion_tokens)):
+        what = "completion tokens" if self.prompt_tokens is not None else "tokens of a whole text"
+        for label, lengths in (("prompt tokens", self.prompt_tokens), (what, self.completion_tokens)):
             if lengths is not None:
                 table.add_row(
                     label, f"{lengths.shortest} to {lengths.longest}, median {lengths.median}, total {lengths.total}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-DataKind = Literal["pairs", "examples", "rollouts", "prompts"]
+DataKind = Literal["pairs", "examples", "rollouts", "ranked", "comparisons", "prompts"]
 """What rows are read as: what a loss trains on, or prompts for a game."""
 
 
@@ -18,6 +18,9 @@ def refusals(
     prompts_per_round: int | None,
     sizes: Mapping[str, int],
     max_length: int,
+    max_prompt_length: int | None = None,
+    overflow: str = "error",
+    reads: str = "logprobs",
     context: int | None = None,
     completion_room: int = 0,
 ) -> Iterator[tuple[str, str]]:
@@ -31,6 +34,9 @@ def refusals(
         prompts_per_round: `data.prompts_per_round`.
         sizes: Micro-batch sizes by the option's name.
         max_length: `data.max_length`.
+        max_prompt_length: `data.max_prompt_length`.
+        overflow: `data.overflow`.
+        reads: What the loss reads, "logprobs" or "scores".
         context: Tokens that the model can read, where it is known.
         completion_room: Most tokens that a game's sampler draws for a prompt.
     """
@@ -54,6 +60,30 @@ def refusals(
                 f"data.{name}",
                 f"{size}, but the spec's loss compares each example with another one of its micro-batch; use 2 or more",
             )
+    yield from _of_whole_texts(rows, reads, ranked_pairs, max_prompt_length, overflow)
+
+
+def _of_whole_texts(
+    rows: DataKind, reads: str, ranked_pairs: str, max_prompt_length: int | None, overflow: str
+) -> Iterator[tuple[str, str]]:
+    """Where the model reads prompt and completion as one text, or both completions."""
+    if rows == "ranked" and ranked_pairs != "best_worst":
+        yield (
+            "data.ranked_pairs",
+            f"{ranked_pairs} makes pairs of ranked rows, and the spec's loss reads whole lists; remove the option",
+        )
+    if max_prompt_length is not None and (reads == "scores" or rows == "comparisons"):
+        one = "prompt and completion" if reads == "scores" else "prompt and both answers"
+        yield (
+            "data.max_prompt_length",
+            f"{max_prompt_length}, but the model reads {one} as one text; remove it, and set data.max_length",
+        )
+    if rows == "comparisons" and overflow == "truncate_prompt":
+        yield (
+            "data.overflow",
+            "truncate_prompt would cut off the beginning of the question, which holds the prompt and both answers; use "
+            "drop",
+        )
 
 
 def _of_a_game(

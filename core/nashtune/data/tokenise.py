@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nashtune.data.lengths import Limits, fit_rows
 from nashtune.data.messages import Prompt, RowError
 from nashtune.data.report import Lengths, TokenisationReport
-from nashtune.data.rows import Example, Pair, RowSet, refuse_rows
+from nashtune.data.rows import Example, Pair, Ranked, RowSet, refuse_rows
 from nashtune.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,9 +27,11 @@ class TokenRow:
     """A row as token ids.
 
     Args:
-        prompt_ids: The prompt, BOS included where there is one.
-        completions: (chosen, rejected) of a pair, (completion,) of an example; each ends with EOS.
+        prompt_ids: The prompt, BOS included where there is one; empty where each completion is a whole conversation.
+        completions: (chosen, rejected) of a pair, (completion,) of an example, all of a ranked list, best first; each
+            ends with EOS. Of a comparison the two answer tokens, the right one first.
         p_chosen: Probability that chosen is better, when labels are soft.
+        margin: By how much chosen should win, where the loss reads it.
         desirable: Label of an example.
         where: `file:line`.
         prompt_text: The prompt's text, or its last message's.
@@ -37,6 +40,7 @@ class TokenRow:
     prompt_ids: tuple[int, ...]
     completions: tuple[tuple[int, ...], ...]
     p_chosen: float | None = None
+    margin: float | None = None
     desirable: bool | None = None
     where: str
     prompt_text: str
@@ -50,7 +54,7 @@ class TokenRow:
 def tokenise(
     found: RowSet, template: Template, limits: Limits, *, soft: bool, split: str = "train"
 ) -> tuple[list[TokenRow], TokenisationReport]:
-    """Token ids of every row that fits.
+    """Token ids of every pair or example that fits, prompt and completions apart.
 
     Args:
         found: Checked rows.
@@ -63,52 +67,97 @@ def tokenise(
         InputError: a row that does not fit the template, becomes empty or identical as tokens, is too long while
             overflow is "error", or when no row is left.
     """
+    assert found.kind in ("pairs", "examples"), "other kinds have modules of their own"
     rendered, bad = _render(found.rows, template)
     refuse_rows(bad)
     rows = _encode(found.rows, rendered, template, soft)
     sized = [(row, row.longest, f"{row.longest} completion tokens") for row in rows]
     kept, counts = fit_rows(sized, limits, template.tokenizer.bos_token_id)
-    notes = found.notes()
-    if not kept:
-        raise InputError(
-            f"{found.source}: none of the {len(rows)} {_kind(rows[0])} fits data.max_length {limits.max_length}; "
-            "raise it"
-        )
-    if kept[0].desirable is not None and _may_overflow(kept, limits):
+    notes = []
+    if kept and kept[0].desirable is not None and _may_overflow(kept, limits):
         notes.append(
             "a prompt may lose its beginning where it is joined with another example's completion (for the KL estimate)"
         )
-    return kept, TokenisationReport(
+    return kept, report_of(
+        kept,
+        counts,
+        found,
+        limits,
+        template.tokenizer,
+        split=split,
+        special_text=sum(row.special for row in rendered),
+        eos_written=sum(row.eos_written for row in rendered),
+        trimmed=sum(row.trimmed for row in rendered),
+        notes=notes,
+    )
+
+
+def report_of(
+    kept: Sequence[TokenRow],
+    counts: Counter[str],
+    found: RowSet,
+    limits: Limits,
+    tokenizer: Any,
+    *,
+    split: str,
+    special_text: int,
+    eos_written: int = 0,
+    trimmed: int = 0,
+    notes: Sequence[str] = (),
+) -> TokenisationReport:
+    """What became of the rows.
+
+    Args:
+        kept: Rows that are trained on.
+        counts: `overflow`, `completion` and `truncated`, as counted by what fitted them.
+        found: The checked rows.
+        limits: Lengths, for the message where nothing fits.
+        tokenizer: Decodes what the report shows.
+        split: Its name.
+        special_text: Rows whose own text contains special tokens.
+        eos_written: Rows with EOS written at the end of a completion.
+        trimmed: Rows with a completion that the chat template changed.
+        notes: Beside those of `found`.
+
+    Raises:
+        InputError: no row is left.
+    """
+    if not kept:
+        raise InputError(
+            f"{found.source}: none of the {found.training_rows} {found.kind} fits data.max_length "
+            f"{limits.max_length}; raise it"
+        )
+    apart = bool(kept[0].prompt_ids)
+    return TokenisationReport(
         split=split,
         source=found.source,
-        kind=_kind(kept[0]),
+        kind=found.kind,
         read=found.read,
         used=len(kept),
         dropped_overflow=counts["overflow"],
         dropped_completion=counts["completion"],
         truncated=counts["truncated"],
         duplicates=found.duplicates,
-        special_text=sum(row.special for row in rendered),
-        eos_written=sum(row.eos_written for row in rendered),
-        trimmed=sum(row.trimmed for row in rendered),
+        special_text=special_text,
+        eos_written=eos_written,
+        trimmed=trimmed,
         desirable=sum(bool(row.desirable) for row in kept) if kept[0].desirable is not None else None,
-        prompt_tokens=Lengths.of([len(row.prompt_ids) for row in kept]),
+        prompt_tokens=Lengths.of([len(row.prompt_ids) for row in kept]) if apart else None,
         completion_tokens=Lengths.of([len(ids) for row in kept for ids in row.completions]),
-        prompt_start=str(template.tokenizer.decode(list(kept[0].prompt_ids[:FEW]))),
-        completion_end=str(template.tokenizer.decode(list(kept[0].completions[0][-FEW:]))),
+        prompt_start=str(tokenizer.decode(list((kept[0].prompt_ids or kept[0].completions[0])[:FEW]))),
+        completion_end=str(tokenizer.decode(list(kept[0].completions[0][-FEW:]))),
         fingerprint=fingerprint(kept),
-        notes=tuple(notes),
+        notes=(*found.notes(), *notes),
     )
 
 
-def _kind(row: TokenRow) -> str:
-    return "pairs" if row.desirable is None else "examples"
-
-
-def _render(rows: Sequence[Pair | Example], template: Template) -> tuple[list[Rendered], list[tuple[str, str]]]:
+def _render(
+    rows: Sequence[Pair | Example | Ranked], template: Template
+) -> tuple[list[Rendered], list[tuple[str, str]]]:
     rendered: list[Rendered] = []
     bad: list[tuple[str, str]] = []
     for row in rows:
+        assert not isinstance(row, Ranked)
         completions = (row.chosen, row.rejected) if isinstance(row, Pair) else (row.completion,)
         try:
             rendered.append(template.render(row.prompt, completions))
@@ -118,7 +167,7 @@ def _render(rows: Sequence[Pair | Example], template: Template) -> tuple[list[Re
 
 
 def _encode(
-    rows: Sequence[Pair | Example], rendered: Sequence[Rendered], template: Template, soft: bool
+    rows: Sequence[Pair | Example | Ranked], rendered: Sequence[Rendered], template: Template, soft: bool
 ) -> list[TokenRow]:
     tokens: list[TokenRow] = []
     bad: list[tuple[str, str]] = []
@@ -136,6 +185,7 @@ def _encode(
                 prompt_ids=tuple(prompt),
                 completions=tuple(map(tuple, completions)),
                 p_chosen=row.p_chosen if isinstance(row, Pair) and soft else None,
+                margin=row.margin if isinstance(row, Pair) else None,
                 desirable=row.desirable if isinstance(row, Example) else None,
                 where=row.where,
                 prompt_text=last_text(row.prompt),
@@ -160,5 +210,6 @@ def fingerprint(rows: Iterable[TokenRow]) -> str:
     for row in rows:
         for ids in (row.prompt_ids, *row.completions):
             digest.update(np.asarray([len(ids), *ids], dtype="<i8").tobytes())
-        digest.update(repr((row.p_chosen, row.desirable)).encode())
+        margin = () if row.margin is None else (row.margin,)
+        digest.update(repr((row.p_chosen, row.desirable, *margin)).encode())
     return digest.hexdigest()

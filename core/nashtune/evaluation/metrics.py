@@ -20,19 +20,21 @@ class Means:
     def __init__(self) -> None:
         self._sums: dict[str, tuple[SumMetric, SumMetric]] = {}
 
-    def update(self, output: LossOutput, count: int, *, paired: bool = True) -> None:
+    def update(self, output: LossOutput, count: int, *, paired: bool = True, tokens: int | None = None) -> None:
         """Add a micro-batch.
 
         Args:
             output: Values per pair; a scalar metric counts for every pair of the micro-batch.
             count: Pairs (or examples) in the micro-batch.
             paired: Whether reward_chosen[i] and reward_rejected[i] belong together; only then is there an accuracy.
+            tokens: Completion tokens of the micro-batch, where the loss is a mean over them.
         """
         values = {"loss": output.values.detach(), **output.metrics}
-        if paired:
-            values["accuracy"] = accuracy(output.reward_chosen, output.reward_rejected)
-        values["reward_chosen"] = output.reward_chosen
-        values["reward_rejected"] = output.reward_rejected
+        if output.reward_chosen is not None and output.reward_rejected is not None:
+            if paired:
+                values["accuracy"] = accuracy(output.reward_chosen, output.reward_rejected)
+            values["reward_chosen"] = output.reward_chosen
+            values["reward_rejected"] = output.reward_rejected
         for name, value in values.items():
             # Sum and count on their own: torchmetrics' MeanMetric drops `weight` under nan_strategy="disable", any
             # other strategy would hide a NaN, and a rank without one kind of example must still take part.
@@ -41,7 +43,7 @@ class Means:
             total, number = self._sums[name]
             expanded = value.detach().double().expand(count) if value.ndim == 0 else value.detach().double()
             total.update(expanded.sum())
-            number.update(float(expanded.numel()))
+            number.update(float(tokens if name == "loss" and tokens is not None else expanded.numel()))
 
     def compute_and_reset(self) -> dict[str, float]:
         """The means (over all ranks), and start again."""

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from nashtune.errors import InputError, nearest
-from nashtune.evaluation.vector_rollouts import read_rollouts
-from nashtune.interfaces import Anchor, ExampleBatch, KLController, Loss, LossBatch, PairBatch
+from nashtune.evaluation.vector_rollouts import REWARDED, read_rollouts
+from nashtune.evaluation.vector_scores import read_scores, score_inputs
+from nashtune.interfaces import Anchor, ExampleBatch, KLController, Loss, LossBatch, PairBatch, RewardOracle
 
 SHARES = ("p_chosen", "win_rate_chosen", "win_rate_rejected")
 PAIRED = ("policy_chosen", "policy_rejected", "len_chosen", "len_rejected", *SHARES)
@@ -47,10 +48,13 @@ class VectorBatch:
     given: frozenset[str]
 
 
-def known_inputs(loss: Loss, kl: KLController | None, anchors: Sequence[str]) -> list[str]:
+def known_inputs(loss: Loss, kl: KLController | None, anchors: Sequence[str], *, rewarded: bool) -> list[str]:
     """Every input name that a vector of this method may use."""
+    if loss.reads == "scores":
+        return score_inputs(loss)
     if loss.rows == "rollouts":
-        return ["policy", *anchors, "score", *loss.vector_inputs]
+        further = [*loss.vector_inputs, *(kl.vector_inputs if kl is not None else ())]
+        return ["policy", *anchors, "score", *(REWARDED if rewarded else ()), *further]
     names = [*STANDARD, *(f"{anchor}_{side}" for anchor in anchors for side in ("chosen", "rejected"))]
     if loss.rows == "examples":
         names += [*UNPAIRED, *anchors, *(f"{anchor}_mismatched" for anchor in anchors)]
@@ -60,7 +64,12 @@ def known_inputs(loss: Loss, kl: KLController | None, anchors: Sequence[str]) ->
 
 
 def read_inputs(
-    inputs: Mapping[str, Any], loss: Loss, kl: KLController | None, anchors: Sequence[str], where: str
+    inputs: Mapping[str, Any],
+    loss: Loss,
+    kl: KLController | None,
+    anchors: Sequence[str],
+    where: str,
+    oracle: RewardOracle | None = None,
 ) -> VectorBatch:
     """Build the batch.
 
@@ -70,17 +79,23 @@ def read_inputs(
         kl: Its KL controller.
         anchors: Names of its references.
         where: The place of `inputs`, for messages.
+        oracle: Where completions are rewarded one by one: makes rewards of members.
 
     Raises:
         InputError: an unknown or missing name, a wrong type, shape or range.
     """
-    known = known_inputs(loss, kl, anchors)
+    known = known_inputs(loss, kl, anchors, rewarded=oracle is not None)
     for name in inputs:
         if name not in known:
             raise InputError(f"{where}.{name} is not an input of this method{nearest(name, known)}")
+    if loss.reads == "scores":
+        scores, leaves = read_scores(inputs, loss, where)
+        return VectorBatch(scores, leaves, frozenset(inputs))
     if loss.rows == "rollouts":
-        rollouts, leaf = read_rollouts(inputs, anchors, where)
-        return VectorBatch(rollouts, {"policy": leaf}, frozenset(inputs))
+        rollouts, leaves = read_rollouts(inputs, anchors, oracle, where)
+        further = {*loss.vector_inputs, *(kl.vector_inputs if kl is not None else ())}
+        values = {name: _column(inputs[name], f"{where}.{name}") for name in further if name in inputs}
+        return _read_further(VectorBatch(rollouts, leaves, frozenset(inputs)), values, loss, kl)
     values = {n: v if n in LOGITS else _column(v, f"{where}.{n}") for n, v in inputs.items()}
     if set(LOGITS) & set(values):
         _read_logits(values, kl, where)
@@ -88,12 +103,17 @@ def read_inputs(
         made = _examples(values, anchors, where)
     else:
         made = _pairs(values, anchors, where)
+    return _read_further(replace(made, given=frozenset(inputs)), values, loss, kl)
+
+
+def _read_further(made: VectorBatch, values: Mapping[str, Any], loss: Loss, kl: KLController | None) -> VectorBatch:
+    """The batch with the inputs that only this loss and this controller know."""
     batch = made.batch
     for component in (loss, kl):
         if component is not None and any(name in values for name in component.vector_inputs):
             given = {name: values[name] for name in component.vector_inputs if name in values}
             batch = component.read_vector(batch, given)
-    return replace(made, batch=batch, given=frozenset(inputs))
+    return replace(made, batch=batch)
 
 
 def _column(value: Any, where: str) -> Tensor:

@@ -15,9 +15,24 @@ import torch
 
 from nashtune.errors import InputError, nearest
 from nashtune.evaluation.vector_inputs import STANDARD, VectorBatch, read_inputs
-from nashtune.evaluation.vector_rollouts import per_completion
+from nashtune.evaluation.vector_results import CaseResult, Output
+from nashtune.evaluation.vector_rounds import play_rounds
+from nashtune.evaluation.vector_scores import evaluate_scores
+from nashtune.evaluation.vector_update import evaluate_rollouts
 from nashtune.evaluation.watched import was_read, watch
-from nashtune.interfaces import ExampleBatch, KLController, Loss, LossBatch, PairBatch, RolloutBatch, Step
+from nashtune.interfaces import (
+    ExampleBatch,
+    KLController,
+    Loss,
+    LossBatch,
+    PairBatch,
+    RewardOracle,
+    RolloutBatch,
+    Schedule,
+    ScoreBatch,
+    Step,
+)
+from nashtune.oracles.chosen_by_run import RewardChosenByRun
 from nashtune.spec.model import SECTIONS
 from nashtune.spec.overrides import Override
 from nashtune.spec.resolve import build, resolve
@@ -28,24 +43,7 @@ if TYPE_CHECKING:
     from nashtune.spec.model import Spec
 
 TOLERANCE = 1e-9
-CASE_KEYS = ("name", "source", "params", "step", "inputs", "expected", "tolerance")
-Output = float | list[float] | list[list[float]]
-"""A number, one per row, or for rollouts one per token of each completion."""
-
-
-@dataclass(frozen=True)
-class CaseResult:
-    """What a case gave.
-
-    Args:
-        outputs: Loss, gradients, and what the KL controller shows.
-        further: Other values that a case may expect: the loss's metrics and the controller's report, by name.
-        unread: Standard inputs that were given and that this method does not read.
-    """
-
-    outputs: dict[str, Output]
-    further: dict[str, Output]
-    unread: list[str]
+CASE_KEYS = ("name", "source", "params", "step", "rounds", "inputs", "expected", "tolerance")
 
 
 @dataclass(frozen=True)
@@ -78,8 +76,8 @@ def evaluate(spec: Spec, case: Mapping[str, Any], where: str = "case") -> CaseRe
 
     Args:
         spec: The method; the case's `params` override its options.
-        case: `inputs`, and optionally `params`, `step` (`round` and `scale` of a game's update), `expected`,
-            `tolerance`, `name`, `source`.
+        case: `inputs`, and optionally `params`, `step` (`round` and `scale` of a game's update), `rounds` (what the
+            KL controller was told before), `expected`, `tolerance`, `name`, `source`.
         where: The case's place, for messages.
 
     Raises:
@@ -93,8 +91,17 @@ def evaluate(spec: Spec, case: Mapping[str, Any], where: str = "case") -> CaseRe
     spec = resolve(spec.to_dict(), _overrides(case.get("params", {}), f"{where}.params"))
     loss = cast(Loss, build(spec.loss))
     kl = cast(KLController, build(spec.kl)) if spec.kl else None
-    made = read_inputs(case["inputs"], loss, kl, list(spec.references), f"{where}.inputs")
+    oracle = _oracle(spec, case["inputs"])
+    made = read_inputs(case["inputs"], loss, kl, list(spec.references), f"{where}.inputs", oracle)
     _need_statistics(made, kl, where)
+    played = play_rounds(kl, made.batch, case.get("rounds"), f"{where}.rounds")
+    if isinstance(made.batch, RolloutBatch):
+        step = _step(case.get("step", {}), None, f"{where}.step")
+        result = evaluate_rollouts(made, made.batch, loss, kl, step, where, spec.loss.name)
+        return CaseResult(result.outputs, {**result.further, **played}, result.unread)
+    if isinstance(made.batch, ScoreBatch):
+        step = _step(case.get("step", {}), None, f"{where}.step")
+        return evaluate_scores(made, made.batch, loss, step, spec.loss.name)
     read: set[str] = set()
     batch = watch(made.batch, read, f"{where}.inputs: {spec.loss.name}", loss.vector_inputs)
     beta = kl.beta(batch) if kl is not None else None
@@ -107,10 +114,8 @@ def evaluate(spec: Spec, case: Mapping[str, Any], where: str = "case") -> CaseRe
     grads = torch.autograd.grad(output.values.sum(), list(made.leaves.values()), allow_unused=True)
     outputs: dict[str, Output] = {"loss": output.values.tolist()}
     for (name, leaf), grad in zip(made.leaves.items(), grads, strict=True):
-        given = torch.zeros_like(leaf) if grad is None else grad
-        tokens = made.batch.lengths if isinstance(made.batch, RolloutBatch) else None
-        outputs[f"grad_{name}"] = given.tolist() if tokens is None else per_completion(given, tokens)
-    further: dict[str, Output] = {name: value.tolist() for name, value in output.metrics.items()}
+        outputs[f"grad_{name}"] = (torch.zeros_like(leaf) if grad is None else grad).tolist()
+    further: dict[str, Output] = {**played, **{name: value.tolist() for name, value in output.metrics.items()}}
     if kl is not None and beta is not None:
         report = kl.report(made.batch, beta)
         further |= {"beta": beta.tolist(), **{name: value.tolist() for name, value in report.items()}}
@@ -151,6 +156,15 @@ def compare(result: CaseResult, case: Mapping[str, Any], where: str = "case") ->
     return worst
 
 
+def _oracle(spec: Spec, inputs: Mapping[str, Any]) -> RewardOracle | None:
+    """What makes rewards of an ensemble's scores; None where completions are not rewarded one by one."""
+    if not cast(Schedule, build(spec.schedule)).scores:
+        return None
+    if spec.oracle is None or "members" not in inputs:
+        return RewardChosenByRun()  # leaves scores as they are
+    return cast(RewardOracle, build(spec.oracle))
+
+
 def _step(given: Any, beta: Tensor | None, where: str) -> Step:
     if not isinstance(given, Mapping) or not set(given) <= {"round", "scale"}:
         raise InputError(f"{where}: expected an object such as {{'round': 2, 'scale': 2.0}}, found {given!r}")
@@ -166,6 +180,8 @@ def _rows(batch: LossBatch) -> int:
     match batch:
         case RolloutBatch():
             return len(batch.score)
+        case ScoreBatch():
+            return len(batch.sizes)
         case ExampleBatch():
             return len(batch.policy)
     return len(batch.policy_chosen)

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from nashtune.errors import InputError
-from nashtune.interfaces import ExampleBatch, LossBatch, PairBatch, RolloutBatch
+from nashtune.interfaces import ExampleBatch, LossBatch, PairBatch, RolloutBatch, ScoreBatch
 
 
 class _Watched:
@@ -61,6 +61,7 @@ class _Anchors(dict[str, Any]):
 
 def watch(batch: LossBatch, read: set[str], who: str, extra: Sequence[str]) -> LossBatch:
     """A copy of the batch that adds to `read` what is read, and raises InputError for what was not given."""
+    assert not isinstance(batch, ScoreBatch), "what a loss reads of scores is known from its attributes"
     parts = dict(vars(batch))
     absent: dict[str, str] = {}
     needs = f"{who} needs {{name}}_chosen and {{name}}_rejected"

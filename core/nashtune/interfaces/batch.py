@@ -1,7 +1,7 @@
 """What travels between data, engines, losses and KL controllers.
 
-Legend: B = pairs, E = examples (single completions), S = rollouts, L = ranked lists, N = sequences in a batch, K = members
-of an ensemble, T = positions, M = completion tokens.
+Legend: B = pairs, E = examples (single completions), S = rollouts, L = ranked lists, N = sequences in a batch,
+K = members of an ensemble, T = positions, M = completion tokens.
 Log-probs are sums over completion tokens, EOS included, in nats, unless a name says otherwise.
 """
 
@@ -26,8 +26,8 @@ class TokenBatch:
     For `kind="pairs"` the N = 2B sequences are B chosen followed by B rejected. For `kind="examples"` they are E
     examples
     followed by E mismatched ones (prompt i with the next completion of another prompt), as KTO's KL estimate needs. For
-    `kind="rollouts"` they are N completions that the policy drew itself. For `kind="ranked"` they are the completions of
-    L prompts, each prompt's together and best first.
+    `kind="rollouts"` they are N completions that the policy drew itself. For `kind="ranked"` they are the
+    completions of L prompts, each prompt's together and best first.
 
     Args:
         kind: What the sequences are.
@@ -184,8 +184,11 @@ class RolloutBatch:
         old: Log-prob of each token under the policy that drew it (M,), before the update.
         old_value: Critic's value before each token, before the update (M,).
         value: The same now, with gradient (M,).
+        old_value_end: Critic's value after the last token, before the update (S,).
+        value_end: The same now, with gradient (S,).
         advantage: What `Loss.advantages` made (M,).
         target: What the critic learns: returns (M,).
+        target_end: What it learns of the state after the last token (S,).
         weight: Share of each completion in what is averaged over completions (S,); None: equal shares. Where all
             completions of a prompt are enumerated it is their probability.
     """
@@ -201,8 +204,11 @@ class RolloutBatch:
     old: Tensor | None = None
     old_value: Tensor | None = None
     value: Tensor | None = None
+    old_value_end: Tensor | None = None
+    value_end: Tensor | None = None
     advantage: Tensor | None = None
     target: Tensor | None = None
+    target_end: Tensor | None = None
     weight: Tensor | None = None
 
 
@@ -213,11 +219,13 @@ class Advantages:
     Args:
         advantage: Coefficient of each token's log-ratio (M,).
         target: What the critic learns (M,); None without a critic.
+        target_end: What it learns of the state after the last token (S,), where a reward comes there.
         metrics: Values to log: one per completion (S,), or scalars.
     """
 
     advantage: Tensor
     target: Tensor | None = None
+    target_end: Tensor | None = None
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
@@ -273,12 +281,15 @@ class LossOutput:
     Args:
         values: One value per pair (B,), example (E,), rollout (S,) or list (L,), with gradient. The objective is their
             mean over the rows of the optimiser step, or their sum divided by its tokens: see `Loss.mean_over`.
-        reward_chosen: Implicit reward of the chosen (or desirable) completions, detached; for accuracy and margin.
-        reward_rejected: Implicit reward of the rejected (or undesirable) completions, detached.
-        metrics: Further values to log, detached: one per pair or example, or scalars.
+        reward_chosen: Implicit reward of the chosen (or desirable) completions, or the score of the best one, detached;
+            for accuracy and margin. None where rows are not compared.
+        reward_rejected: Implicit reward of the rejected (or undesirable) completions, or the score of the worst one,
+            detached.
+        metrics: Further values to log, detached: one per row, one per completion token (M,), or scalars. What is logged
+            is their mean over the optimiser step's rows, or tokens.
     """
 
     values: Tensor
-    reward_chosen: Tensor
-    reward_rejected: Tensor
+    reward_chosen: Tensor | None = None
+    reward_rejected: Tensor | None = None
     metrics: Mapping[str, Tensor] = field(default_factory=dict)

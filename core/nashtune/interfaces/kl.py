@@ -23,12 +23,17 @@ class KLController(ABC):
             empty, the reference `ref` must be live (it must give logits) and `token_statistics` is called per tile.
         uses_variance: Whether β depends on the variance of the rewards, so that the oracle must know it.
         beta_per_side: Whether β of a pair differs between chosen and rejected, so that the loss must take it so.
+        needs_rollouts: Whether it is moved by what the policy's own completions show, so that only a policy gradient
+            can use it.
+        anchors: Names of the references whose log-probs it reads.
         vector_inputs: Further inputs that a conformance vector may give, by name (see `read_vector`).
     """
 
     statistics: ClassVar[tuple[str, ...]] = ()
     uses_variance: ClassVar[bool] = False
     beta_per_side: ClassVar[bool] = False
+    needs_rollouts: ClassVar[bool] = False
+    anchors: ClassVar[tuple[str, ...]] = ()
     vector_inputs: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
@@ -40,7 +45,7 @@ class KLController(ABC):
         """
 
     def reward(self, batch: RolloutBatch, beta: Tensor) -> Tensor:
-        """The score that a policy gradient uses (S,), where the controller's objective changes it; as it is otherwise."""
+        """The score that a policy gradient uses (S,): the oracle's, unless the controller's objective changes it."""
         return batch.score
 
     def token_statistics(self, policy_logits_MV: Tensor, ref_logits_MV: Tensor, targets_M: Tensor) -> dict[str, Tensor]:
@@ -65,6 +70,10 @@ class KLController(ABC):
             means: Of `report`, over all of the update's completions, as they were before its first step.
             completions: How many these are.
         """
+        return None
+
+    def setpoint(self) -> float | None:
+        """KL divergence that it steers to, in nats per completion; None where it steers to none."""
         return None
 
     def state_dict(self) -> dict[str, Any]:

@@ -28,16 +28,17 @@ class Loss(ABC):
         uses_margin: Whether a row's margin enters the loss.
         uses_variance: Whether it reads the variance of the rewards, so that the oracle must know it.
         uses_values: Whether it reads a critic's values, so that the policy must have one.
-        uses_old: Whether it weighs by the ratio to the policy that drew, so that several optimiser steps may be taken on
-            the same rollouts. Without it a round is one optimiser step.
+        uses_old: Whether it weighs by the ratio to the policy that drew, so that several optimiser steps may be taken
+            on the same rollouts. Without it a round is one optimiser step.
+        min_completions: Completions of a prompt that it compares with one another, at the least.
         beta_per_side: Whether `Step.beta` may differ between chosen and rejected (B, 2).
         uses_win_rates: Whether it reads the win rates of both completions, so that a pairing must give them.
         mixes: Whether `reference_weight` may be above 0, so that the sampler must mix.
         vector_inputs: Further inputs that a conformance vector may give, by name (see `read_vector`).
         mean_over: What the sum of the values is divided by: the "rows" of the optimiser step, or all their completion
             "tokens" (then a value is a sum over its row's tokens). An instance may set it from an argument.
-        critic_init: Where a critic starts: "zero", a linear head on the policy's trunk, or "reward_model", a copy of the
-            oracle's model. An instance may set it from an argument; read where `uses_values`.
+        critic_init: Where a critic starts: "zero", a linear head on the policy's trunk, or "reward_model", a copy of
+            the oracle's model. An instance may set it from an argument; read where `uses_values`.
     """
 
     rows: ClassVar[RowKind] = "pairs"
@@ -49,6 +50,7 @@ class Loss(ABC):
     uses_variance: ClassVar[bool] = False
     uses_values: ClassVar[bool] = False
     uses_old: ClassVar[bool] = False
+    min_completions: ClassVar[int] = 1
     beta_per_side: ClassVar[bool] = False
     uses_win_rates: ClassVar[bool] = False
     mixes: ClassVar[bool] = False

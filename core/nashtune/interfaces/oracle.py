@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nashtune.interfaces.schedule import Role
+
 Prompt = str | Sequence[Mapping[str, str]]
 """A text, or a conversation of messages {role, content}."""
 
@@ -44,6 +46,27 @@ class Judgement:
     first: int
     second: int
     p: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """One answer of a reward oracle.
+
+    Args:
+        prompt: Number of the prompt in the whole prompt set.
+        role: Whose completion: "policy" or "opponent".
+        k: Which of the prompt's completions.
+        mean: Reward, in the oracle's units.
+        variance: Of the reward, where the oracle knows it.
+        members: Scores of an ensemble's members; empty where there is none.
+    """
+
+    prompt: int
+    role: Role
+    k: int
+    mean: float
+    variance: float | None = None
+    members: tuple[float, ...] = ()
 
 
 class Oracle:

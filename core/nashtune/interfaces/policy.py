@@ -1,6 +1,6 @@
 """Policy and log-prob engine.
 
-Legend: N = sequences, M = completion tokens, V = vocabulary.
+Legend: N = sequences, M = completion tokens, H = hidden size, V = vocabulary.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ class LogProbEngine(ABC):
     @abstractmethod
     def logprobs(self, features: Any, batch: TokenBatch) -> LogProbs:
         """Log-probs of the completions, with gradient where the features carry one."""
+
+    @abstractmethod
+    def hidden(self, features: Any) -> Tensor:
+        """The backbone's last hidden states at the predicting positions (M, H), with gradient where they carry one."""
 
     @abstractmethod
     def statistics(self, policy: Any, ref: Any, batch: TokenBatch, fn: TokenStatistics) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
-    from nashtune.interfaces.oracle import Judgement
+    from nashtune.interfaces.oracle import Judgement, Scored
     from nashtune.interfaces.policy import Policy
     from nashtune.interfaces.schedule import Role
 
@@ -100,6 +100,10 @@ class Sampler(ABC):
             round: From 1.
             part: Number of the part, as the journal counts it.
         """
+        return None
+
+    def scores(self, round: int, part: int) -> list[Scored] | None:
+        """What a reward oracle said of a part of a round's completions when they were recorded; as `judgements`."""
         return None
 
     @abstractmethod

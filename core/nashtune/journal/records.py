@@ -6,12 +6,12 @@ Numbers are kept as float64, so that what a resumed run reads is bit for bit wha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from nashtune.interfaces.oracle import Judgement
+from nashtune.interfaces.oracle import Judgement, Scored
 from nashtune.interfaces.pairing import Paired
 from nashtune.interfaces.sampler import Completion
 from nashtune.interfaces.schedule import Role
@@ -35,6 +35,7 @@ TYPES = {
     "role": pa.string(),
     "mean": pa.float64(),
     "variance": pa.float64(),
+    "members": pa.list_(pa.float64()),
     "chosen": pa.int32(),
     "rejected": pa.int32(),
     "p_chosen": pa.float64(),
@@ -44,25 +45,6 @@ TYPES = {
     "count": pa.int64(),
 }
 """Type of each column, in every table that has it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """One answer of a reward oracle.
-
-    Args:
-        prompt: Number of the prompt in the whole prompt set.
-        role: Whose completion.
-        k: Which of the prompt's completions.
-        mean: Reward, in the oracle's units.
-        variance: Of the reward, where the oracle knows it.
-    """
-
-    prompt: int
-    role: Role
-    k: int
-    mean: float
-    variance: float | None = None
 
 
 def completions_name(role: Role, part: int) -> str:
@@ -116,14 +98,15 @@ def read_judgements(journal: Journal, round: int, part: int) -> list[Judgement]:
     return _records(Judgement, journal.read_table(round, judgements_name(part)))
 
 
-def write_scores(journal: Journal, round: int, part: int, rows: Sequence[Score]) -> None:
+def write_scores(journal: Journal, round: int, part: int, rows: Sequence[Scored]) -> None:
     """Finishes a part of the scores."""
-    journal.write_table(round, scores_name(part), _columns(Score, rows))
+    journal.write_table(round, scores_name(part), _columns(Scored, rows))
 
 
-def read_scores(journal: Journal, round: int, part: int) -> list[Score]:
+def read_scores(journal: Journal, round: int, part: int) -> list[Scored]:
     """A part of the scores."""
-    return _records(Score, journal.read_table(round, scores_name(part)))
+    columns = journal.read_table(round, scores_name(part))
+    return _records(Scored, {**columns, "members": [tuple(values) for values in columns["members"]]})
 
 
 def write_pairs(journal: Journal, round: int, rows: Sequence[tuple[int, Paired]], dropped: Mapping[str, int]) -> None:
@@ -157,7 +140,7 @@ def read_pairs(journal: Journal, round: int) -> tuple[list[tuple[int, Paired]], 
     return list(zip(prompts, _records(Paired, columns), strict=True)), dropped
 
 
-Record = TypeVar("Record", Completion, Judgement, Score, Paired)
+Record = TypeVar("Record", Completion, Judgement, Scored, Paired)
 
 
 def _column(name: str, values: Sequence[Any]) -> Any:

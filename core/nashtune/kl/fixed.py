@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nashtune.interfaces.batch import ExampleBatch, PairBatch
+from nashtune.interfaces.batch import ExampleBatch, PairBatch, ScoreBatch
 from nashtune.interfaces.kl import KLController
 
 if TYPE_CHECKING:
@@ -12,6 +12,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nashtune.interfaces.batch import LossBatch
+
+
+def scalar_beta(value: float, batch: LossBatch) -> Tensor:
+    """β as a scalar on the batch's device, in the dtype of its log-probs, float32 at least."""
+    import torch
+
+    match batch:
+        case PairBatch():
+            logp = batch.policy_chosen
+        case ExampleBatch():
+            logp = batch.policy
+        case ScoreBatch():
+            logp = batch.scores
+        case _:
+            logp = batch.token_logp
+    # A bf16 β would be off by up to 0.4 %: 0.1 becomes 0.1001.
+    return torch.tensor(value, dtype=torch.promote_types(logp.dtype, torch.float32), device=logp.device)
 
 
 class FixedKL(KLController):
@@ -27,14 +44,4 @@ class FixedKL(KLController):
 
     def beta(self, batch: LossBatch) -> Tensor:
         """β as a scalar on the batch's device, in the dtype of its log-probs, float32 at least."""
-        import torch
-
-        logp = (
-            batch.policy_chosen
-            if isinstance(batch, PairBatch)
-            else batch.policy
-            if isinstance(batch, ExampleBatch)
-            else batch.token_logp
-        )
-        # A bf16 β would be off by up to 0.4 %: 0.1 becomes 0.1001.
-        return torch.tensor(self.value, dtype=torch.promote_types(logp.dtype, torch.float32), device=logp.device)
+        return scalar_beta(self.value, batch)

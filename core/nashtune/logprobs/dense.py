@@ -1,6 +1,6 @@
 """The `dense` engine: full logits, the float32 reference that every other engine must equal.
 
-Legend: N = sequences, T = positions, M = completion tokens, V = vocabulary.
+Legend: N = sequences, T = positions, M = completion tokens, H = hidden size, V = vocabulary.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from nashtune.logprobs.positions import Predicted, collect, model_inputs, predic
 
 @dataclass(frozen=True, kw_only=True)
 class DenseFeatures:
-    """Logits (M, V) at the predicting positions, float32 or wider."""
+    """Logits (M, V) at the predicting positions, float32 or wider, and the hidden states (M, H) they came from."""
 
     logits: Tensor
+    hidden: Tensor
     at: Predicted
 
 
@@ -31,14 +32,23 @@ class DenseEngine(LogProbEngine):
     def forward(self, model: Any, batch: TokenBatch) -> DenseFeatures:
         """One pass of the model; its logits at the M positions that predict a completion token."""
         at = predicted(batch)
-        logits = at.rows(model(**model_inputs(base_model(model), batch)).logits)
-        return DenseFeatures(logits=logits.to(accumulation_dtype(logits.dtype)), at=at)
+        seen: list[Tensor] = []  # from a hook: `output_hidden_states` would keep every layer's
+        hook = base_model(model).get_output_embeddings().register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        try:
+            logits = at.rows(model(**model_inputs(base_model(model), batch)).logits)
+        finally:
+            hook.remove()
+        return DenseFeatures(logits=logits.to(accumulation_dtype(logits.dtype)), hidden=at.rows(seen[0]), at=at)
 
     def logprobs(self, features: DenseFeatures, batch: TokenBatch) -> LogProbs:
         """Log-probs of the completions."""
         with torch.autocast(features.logits.device.type, enabled=False):
             token_logp = features.logits.log_softmax(-1).gather(1, features.at.target[:, None])[:, 0]
             return collect(token_logp, batch, features.at)
+
+    def hidden(self, features: DenseFeatures) -> Tensor:
+        """What the backbone gave to the LM head."""
+        return features.hidden
 
     @torch.no_grad()
     def statistics(

@@ -67,6 +67,10 @@ class TiledEngine(LogProbEngine):
         token_logp = tiled_logprobs(features.hidden, features.head, features.at.target, tiling)
         return collect(token_logp, batch, features.at)
 
+    def hidden(self, features: TiledFeatures) -> Tensor:
+        """As they entered the LM head."""
+        return features.hidden
+
     @torch.no_grad()
     def statistics(
         self, policy: TiledFeatures, ref: TiledFeatures, batch: TokenBatch, fn: TokenStatistics

@@ -6,7 +6,7 @@ import copy
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,15 @@ from nashtune.models.locate import TOKENIZER_FILES, ModelFolder
 GENERATION = "generation_config.json"
 
 
-def save_model(model: Any, folder: Path, source: ModelFolder, settings: Mapping[str, Any], *, merge: bool) -> None:
+def save_model(
+    model: Any,
+    folder: Path,
+    source: ModelFolder,
+    settings: Mapping[str, Any],
+    *,
+    merge: bool,
+    finish: Callable[[Path], None] = lambda written: None,
+) -> None:
     """Writes a model or its adapter, the tokenizer and the generation config.
 
     Everything is written beside `folder` first and then moved into it file by file: a full disk leaves what was there
@@ -29,6 +37,7 @@ def save_model(model: Any, folder: Path, source: ModelFolder, settings: Mapping[
         source: Where the model came from; its tokenizer and generation config are copied as they are.
         settings: Config values that training changed (cache, dropout), restored in the saved config.
         merge: Save full weights with the adapter merged in. This holds a second model in memory for a moment.
+        finish: Called with what is written, before it is moved.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
@@ -42,6 +51,7 @@ def save_model(model: Any, folder: Path, source: ModelFolder, settings: Mapping[
                 target.save_pretrained(partial)
             _copy((GENERATION,), source.base, partial)
         _copy(TOKENIZER_FILES, source.tokenizer, partial)
+        finish(partial)
         folder.mkdir(exist_ok=True)
         for file in sorted(partial.iterdir()):
             os.replace(file, folder / file.name)

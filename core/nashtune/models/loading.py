@@ -1,4 +1,4 @@
-"""Weights into memory: a causal LM, with or without an adapter.
+"""Weights into memory: a causal LM, with or without an adapter, and what reward models share with it.
 
 Base models run without dropout: a policy and its reference must be the same function where their weights are the same,
 and a log-ratio under two dropout masks is noise. LoRA's own dropout is `lora.dropout`.
@@ -7,9 +7,10 @@ and a log-ratio under two dropout masks is noise. LoRA's own dropout is `lora.dr
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,7 @@ from nashtune.errors import InputError
 from nashtune.models.config import LoraSettings
 from nashtune.models.locate import ModelFolder
 
+Task = Literal["CAUSAL_LM", "SEQ_CLS"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -48,11 +50,10 @@ def load_model(
     Raises:
         InputError: the config or the weights cannot be read, weights are missing, or the attention is not available.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    try:
-        config = AutoConfig.from_pretrained(folder.base, local_files_only=True)
-        settings = _training_settings(config)
+    with readable(folder.base, option):
+        config, settings = training_config(folder)
         model, info = AutoModelForCausalLM.from_pretrained(
             folder.base,
             config=config,
@@ -61,18 +62,37 @@ def load_model(
             local_files_only=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise InputError(f"{option}: {folder.base} cannot be loaded: {error}") from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":  # a cut weight file
-            raise
-        raise InputError(f"{option}: the weights in {folder.base} cannot be read: {error}") from error
-    # transformers fills what is missing with random numbers and says so in a log line
-    if missing := sorted(info["missing_keys"]):
-        raise InputError(f"{option}: {folder.base} lacks {len(missing)} weights, such as {missing[0]}")
+    refuse_missing(info["missing_keys"], folder, option)
     if folder.is_adapter:
         model = _with_adapter(model, folder, merge=adapter == "merge", option=option)
     return Loaded(model=model, settings=settings)
+
+
+@contextmanager
+def readable(folder: Path, option: str) -> Iterator[None]:
+    """Names the folder and the option where transformers cannot read a model."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise InputError(f"{option}: {folder} cannot be loaded: {error}") from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":  # a cut weight file
+            raise
+        raise InputError(f"{option}: the weights in {folder} cannot be read: {error}") from error
+
+
+def refuse_missing(names: Iterable[str], folder: ModelFolder, option: str) -> None:
+    """Stop where weights are missing: transformers fills them with random numbers and says so in a log line."""
+    if missing := sorted(names):
+        raise InputError(f"{option}: {folder.base} lacks {len(missing)} weights, such as {missing[0]}")
+
+
+def training_config(folder: ModelFolder) -> tuple[Any, dict[str, Any]]:
+    """A model's config without cache and dropout, and the values that it had."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder.base, local_files_only=True)
+    return config, _training_settings(config)
 
 
 def _training_settings(config: Any) -> dict[str, Any]:
@@ -91,15 +111,20 @@ def _with_adapter(model: Any, folder: ModelFolder, *, merge: bool, option: str) 
     from peft import PeftModel
 
     try:
-        with _peft_calls():
+        with peft_calls():
             peft_model = PeftModel.from_pretrained(model, str(folder.path), is_trainable=not merge)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"{option}: the adapter {folder.path} does not fit {folder.base}: {error}") from error
     return peft_model.merge_and_unload(safe_merge=True) if merge else peft_model
 
 
-def add_lora(model: Any, lora: LoraSettings) -> Any:
-    """The model inside a peft wrapper with a fresh adapter; only the adapter is trainable.
+def add_lora(model: Any, lora: LoraSettings, task: Task = "CAUSAL_LM") -> Any:
+    """The model inside a peft wrapper with a fresh adapter; only the adapter is trainable, and a score head with it.
+
+    Args:
+        model: A transformers model.
+        lora: The adapter.
+        task: What the adapter says it is for; "SEQ_CLS" trains and saves a copy of the head as well.
 
     Raises:
         InputError: a target module is not there.
@@ -113,16 +138,20 @@ def add_lora(model: Any, lora: LoraSettings) -> Any:
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
             target_modules=targets if isinstance(targets, str) else list(targets),
-            task_type="CAUSAL_LM",
+            task_type=task,
+            modules_to_save=["score"] if task == "SEQ_CLS" else None,
         )
-        with _peft_calls():
-            return get_peft_model(model, config)
+        with peft_calls():
+            wrapped = get_peft_model(model, config)
+        if task == "SEQ_CLS":  # peft appends the names of heads that it knows, present or not
+            wrapped.peft_config["default"].modules_to_save = ["score"]
+        return wrapped
     except ValueError as error:
         raise InputError(f"policy.lora: {error}") from error
 
 
 @contextmanager
-def _peft_calls() -> Iterator[None]:
+def peft_calls() -> Iterator[None]:
     """Peft 0.21 reads a name that transformers 5.23 renamed; nothing a user could do about it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from nashtune.interfaces.policy import LogProbEngine, Policy
 from nashtune.logprobs.head import base_model
 from nashtune.models.config import LoraSettings, PolicyConfig
 from nashtune.models.export import save_model
-from nashtune.models.loading import Loaded, add_lora, enable_checkpointing, load_model
+from nashtune.models.loading import Loaded, Task, add_lora, enable_checkpointing, load_model
 from nashtune.models.locate import ModelFolder, locate
 from nashtune.models.preflight import load_tokenizer
 
@@ -33,15 +33,19 @@ class HFPolicy(nn.Module, Policy):
 
     Attributes:
         model: The transformers model, or a peft model around it; None before `load`.
+        critic: What PPO's advantages are measured against; trained and kept with the model, and not exported.
         adapter: "none" when all weights are trained; "fresh" with `lora`, so that the starting point is the adapter
             switched off; "continued" when the path is an adapter folder that is trained further.
         folder: The folders behind the path.
     """
 
+    task: ClassVar[Task] = "CAUSAL_LM"
+
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__()
         self.config = config
         self.model: Any = None
+        self.critic: nn.Module | None = None
         self.adapter: AdapterKind = "none"
         self._folder: ModelFolder | None = None
         self._settings: Mapping[str, Any] = {}
@@ -94,7 +98,7 @@ class HFPolicy(nn.Module, Policy):
         self._settings = loaded.settings
         self.model = loaded.model
         if self.config.lora is not None:
-            self.model = add_lora(self.model, self.config.lora)
+            self.model = add_lora(self.model, self.config.lora, self.task)
             self.adapter = "fresh"
         elif self.is_adapter_folder:
             self.adapter = "continued"
@@ -115,6 +119,13 @@ class HFPolicy(nn.Module, Policy):
         """Features of the batch under the current weights."""
         return engine.forward(self.loaded(), batch)
 
+    def values(self, features: Any, batch: TokenBatch, engine: LogProbEngine) -> Tensor:
+        """The critic's value before each completion token (M,), float32."""
+        if self.critic is None:
+            raise RuntimeError("the policy has no critic")
+        values_M: Tensor = self.critic(batch, engine.hidden(features))
+        return values_M
+
     def loaded(self) -> Any:
         """The model; a RuntimeError where `load` was forgotten."""
         if self.model is None:
@@ -122,8 +133,14 @@ class HFPolicy(nn.Module, Policy):
         return self.model
 
     def trainable_state_dict(self) -> dict[str, Tensor]:
-        """Name -> weight of what is trained: with LoRA the adapter alone. Tied weights appear once; no copies."""
-        return {name: weight.detach() for name, weight in self.loaded().named_parameters() if weight.requires_grad}
+        """Name -> weight of what is trained: with LoRA the adapter alone, and the critic. Tied weights appear once."""
+        parts = {"": self.loaded(), **({"critic.": self.critic} if self.critic is not None else {})}
+        return {
+            prefix + name: weight.detach()
+            for prefix, part in parts.items()
+            for name, weight in part.named_parameters()
+            if weight.requires_grad
+        }
 
     def load_trainable_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `trainable_state_dict`, in place.

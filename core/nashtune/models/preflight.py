@@ -12,6 +12,8 @@ from typing import Any
 from nashtune.errors import InputError, nearest
 from nashtune.models.config import LoraSettings, PolicyConfig
 from nashtune.models.locate import TOKENIZER_MODELS, ModelFolder, locate, read_json
+from nashtune.models.reward_folder import check_kind
+from nashtune.spec.model import HeadSpec
 
 SFT_TRAP = (
     "would be the base model and not the SFT model: with the adapter off, what it learned is gone. "
@@ -26,6 +28,7 @@ def preflight(
     references: Mapping[str, object] | None = None,
     template: str = "chat",
     option: str = "policy",
+    head: HeadSpec | None = None,
 ) -> ModelFolder:
     """Every check of a policy that needs no weights.
 
@@ -34,6 +37,7 @@ def preflight(
         references: The spec's references by name: the objects, or the names of their components.
         template: "chat" where prompts go through the tokenizer's chat template.
         option: Where the user wrote it, for messages.
+        head: Of a spec whose loss reads scores.
 
     Returns:
         The folders behind `config.path`.
@@ -44,8 +48,9 @@ def preflight(
     folder = check_folder(config.path, chat=template == "chat", option=f"{option}.path")
     for name, reference in (references or {}).items():
         _check_reference(reference, folder, config, f"spec.references.{name}")
+    check_kind(folder, config.lora, head, f"{option}.path")
     if config.lora is not None:
-        check_lora(folder, config.lora, f"{option}.lora")
+        check_lora(folder, config.lora, f"{option}.lora", scores=head is not None)
     return folder
 
 
@@ -134,8 +139,14 @@ def check_adapter_off(folder: ModelFolder, lora: LoraSettings | None, option: st
         )
 
 
-def check_lora(folder: ModelFolder, lora: LoraSettings, option: str = "policy.lora") -> None:
+def check_lora(folder: ModelFolder, lora: LoraSettings, option: str = "policy.lora", *, scores: bool = False) -> None:
     """Whether the modules that get an adapter exist, in the model built without memory for its weights.
+
+    Args:
+        folder: Of the policy.
+        lora: The adapter.
+        option: Where the user wrote it, for messages.
+        scores: Whether the model becomes a reward model.
 
     Raises:
         InputError: a name matches no module, or a module that is not a linear layer or an embedding.
@@ -143,14 +154,16 @@ def check_lora(folder: ModelFolder, lora: LoraSettings, option: str = "policy.lo
     if lora.target_modules == "all-linear":
         return
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
     from transformers.pytorch_utils import Conv1D
 
+    made: Any = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder.base, local_files_only=True))
+            model = made.from_config(AutoConfig.from_pretrained(folder.base, local_files_only=True))
     except (ValueError, KeyError, OSError) as error:
-        raise InputError(f"{folder.base}: no causal LM can be built from config.json: {error}") from error
+        kind = "reward model" if scores else "causal LM"
+        raise InputError(f"{folder.base}: no {kind} can be built from config.json: {error}") from error
     fit = (torch.nn.Linear, torch.nn.Embedding, Conv1D)
     modules = dict(model.named_modules())
     head = model.get_output_embeddings()
@@ -162,6 +175,8 @@ def check_lora(folder: ModelFolder, lora: LoraSettings, option: str = "policy.lo
     for target in lora.target_modules:
         found = [module for name, module in modules.items() if name == target or name.endswith(f".{target}")]
         where = f"{option}.target_modules: {target!r}"
+        if scores and target.rpartition(".")[2] == "score":
+            raise InputError(f"{where} is the score head, which is trained whole and gets no adapter; leave it out")
         if not found:
             raise InputError(f"{where} is not a module of {type(model).__name__}{nearest(target, known)}")
         if not isinstance(found[0], fit):

@@ -45,13 +45,18 @@ def trainable_bytes(folder: ModelFolder, precision: str, lora: LoraSettings | No
         lora: `policy.lora`; a fresh adapter's size follows from the shapes of the layers it goes on.
     """
     own = folder.path if folder.is_adapter and lora is None else folder.base
-    shapes = [shape for file in sorted(own.glob("*.safetensors")) for shape in _shapes(file)]
+    shapes = list(tensor_shapes(own))
     if not shapes:
         return None
     if lora is not None:
         rows = sum(sum(shape) for name, shape in shapes if _gets_adapter(name, shape, lora))
         return ADAPTER_BYTES * int(lora.r) * rows
     return (ADAPTER_BYTES if folder.is_adapter else BYTES[precision]) * sum(math.prod(shape) for _, shape in shapes)
+
+
+def tensor_shapes(folder: Path) -> Iterator[tuple[str, list[int]]]:
+    """(name, shape) of each tensor in the safetensors files of a folder."""
+    return (entry for file in sorted(folder.glob("*.safetensors")) for entry in _shapes(file))
 
 
 def _shapes(file: Path) -> Iterator[tuple[str, list[int]]]:

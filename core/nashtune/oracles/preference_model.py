@@ -14,8 +14,8 @@ import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
+from nashtune.data.comparisons import ANSWERS, PLACES, QUESTION, Questions
 from nashtune.data.messages import RowError
-from nashtune.data.template import Template, make_template
 from nashtune.errors import InputError
 from nashtune.interfaces.oracle import PreferenceOracle, Prompt
 from nashtune.models.loading import load_model
@@ -24,11 +24,9 @@ from nashtune.models.mode import frozen_mode
 from nashtune.models.preflight import check_folder, has_chat_template, load_tokenizer
 from nashtune.oracles.frozen import Device, budget_batches, padded, pick_device
 from nashtune.oracles.probability import both_orders
-from nashtune.oracles.texts import check_lengths, check_template, fill, text_of
+from nashtune.oracles.texts import check_lengths, check_template
 
 OPTION = "oracle.path"
-PLACES = ("prompt", "first", "second")
-QUESTION = "[CONTEXT] {prompt} [RESPONSE A] {first} [RESPONSE B] {second} \n"
 
 
 class PreferenceModelOracle(PreferenceOracle):
@@ -57,7 +55,7 @@ class PreferenceModelOracle(PreferenceOracle):
         *,
         path: str,
         prompt_template: str = QUESTION,
-        tokens: tuple[str, str] = ("A", "B"),
+        tokens: tuple[str, str] = ANSWERS,
         template: Literal["chat", "plain"] = "chat",
         batch_tokens: PositiveInt = 8192,
         precision: Literal["fp32", "bf16"] = "fp32",
@@ -72,8 +70,7 @@ class PreferenceModelOracle(PreferenceOracle):
         self.precision = precision
         self.device = device
         self._folder: ModelFolder | None = None
-        self._encoder: Template | None = None
-        self._answers = (0, 0)
+        self._encoder: Questions | None = None
         self._model: Any = None
         self._counts: Counter[str] = Counter()
 
@@ -91,8 +88,9 @@ class PreferenceModelOracle(PreferenceOracle):
                 "plain, or add chat_template.jinja to the folder"
             )
         tokenizer = load_tokenizer(self.path, OPTION)
-        self._answers = answer_ids(tokenizer, self.tokens)
-        self._encoder = make_template(self.template, tokenizer)
+        self._encoder = Questions(
+            tokenizer, self.template, question=self.prompt_template, answers=self.tokens, option="oracle.tokens"
+        )
 
     def counts(self) -> Mapping[str, int]:
         """Comparisons, and those whose two orders name different winners: there the position decides."""
@@ -119,22 +117,10 @@ class PreferenceModelOracle(PreferenceOracle):
 
     def _questions(self, sides: Sequence[tuple[Prompt, str, str]]) -> list[list[int]]:
         """Token ids of the questions, each up to where the answer token stands."""
-        if self._encoder is None:
-            self.prepare()
-        assert self._encoder is not None
-        # In a chat the template marks special tokens in the whole question; in plain text only what was sampled or
-        # asked is marked, and special tokens of the template are meant.
-        mark = self._encoder.specials.mark if self.template == "plain" else str
         try:
-            rendered = [
-                self._encoder.render(
-                    fill(self.prompt_template, dict(zip(PLACES, map(mark, (text_of(prompt), y, z)), strict=True))), ()
-                )
-                for prompt, y, z in sides
-            ]
+            return self._prepared().encode(sides)
         except RowError as error:
             raise InputError(f"oracle: {self.path}: {error}") from error
-        return self._encoder.encode_prompts(rendered)
 
     def _ask(self, questions: Sequence[tuple[int, ...]]) -> Tensor:
         """Probability of the first answer token against the second (M,)."""
@@ -147,7 +133,7 @@ class PreferenceModelOracle(PreferenceOracle):
                 "sampler.max_new_tokens, or use a model that reads more"
             )
         kept = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
-        device = next(model.parameters()).device
+        device, answers = next(model.parameters()).device, list(self._prepared().answers)
         says_first_M = torch.empty(len(questions), dtype=torch.float64)
         with frozen_mode(model):
             for batch in budget_batches(questions, self.batch_tokens):
@@ -159,9 +145,15 @@ class PreferenceModelOracle(PreferenceOracle):
                     position_ids=positions_NT.to(device),
                     **kept,
                 ).logits
-                two_N2 = logits_NTV[:, -1, list(self._answers)].double().cpu()
+                two_N2 = logits_NTV[:, -1, answers].double().cpu()
                 says_first_M[batch] = torch.sigmoid(two_N2[:, 0] - two_N2[:, 1])
         return says_first_M
+
+    def _prepared(self) -> Questions:
+        if self._encoder is None:
+            self.prepare()
+        assert self._encoder is not None
+        return self._encoder
 
     def _loaded(self) -> Any:
         if self._model is None:
@@ -171,27 +163,3 @@ class PreferenceModelOracle(PreferenceOracle):
             )
             self._model = loaded.model.requires_grad_(False).to(pick_device(self.device))
         return self._model
-
-
-def answer_ids(tokenizer: Any, tokens: Sequence[str]) -> tuple[int, int]:
-    """Ids of the two answer tokens as they stand at the beginning of a turn.
-
-    Raises:
-        InputError: one is not exactly one token, or both are the same.
-    """
-    if len(tokens) != 2:
-        raise InputError(f"oracle.tokens: {len(tokens)} texts; give two, for the first answer and for the second")
-    found = []
-    for text in tokens:
-        # SentencePiece tokenizers put a space before the first word: encode behind a newline, then take it away
-        newline, whole, alone = tokenizer(["\n", f"\n{text}", text], add_special_tokens=False)["input_ids"]
-        ids = whole[len(newline) :] if whole[: len(newline)] == newline else alone
-        if len(ids) != 1:
-            raise InputError(
-                f"oracle.tokens: {text!r} is {len(ids)} tokens in this tokenizer; give a text that is one, such as a "
-                "single letter"
-            )
-        found.append(int(ids[0]))
-    if found[0] == found[1]:
-        raise InputError(f"oracle.tokens: {tokens[0]!r} and {tokens[1]!r} are the same token")
-    return found[0], found[1]

@@ -108,7 +108,8 @@ def _attributes(lineage: list[Found]) -> dict[str, Any]:
                 if name in declared:
                     raise
                 values.pop(name, None)
-            if source.module.startswith(INTERFACES):
+            # what an interface does not call ClassVar, an instance may set from an argument
+            if source.module.startswith(INTERFACES) and "ClassVar" in ast.unparse(stmt):
                 declared.add(name)
         for inner in ast.walk(node):
             match inner:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from lightning.pytorch import LightningDataModule
@@ -12,6 +12,8 @@ from nashtune.interfaces.schedule import Update
 from nashtune.rounds.identity import claim_rounds
 from nashtune.rounds.loader import GameLoader
 from nashtune.rounds.order import WindowOrder
+from nashtune.rounds.prepare import Prepared, prepare
+from nashtune.rounds.rows import RolloutRow
 from nashtune.rounds.runner import Work, updates
 from nashtune.rounds.table import Table
 
@@ -32,6 +34,9 @@ class GameData(LightningDataModule):
         accumulate: Micro-batches of an optimiser step.
         length: Micro-batches of the whole run, at most.
         identity: What the run's rounds belong to; see `nashtune.rounds.identity`.
+
+    Attributes:
+        prepared: In reinforcement learning, the rollouts of the update in progress.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class GameData(LightningDataModule):
         self._identity = dict(identity)
         self._loader: GameLoader | None = None
         self._averages: Mapping[str, Any] = {}
+        self.prepared: Prepared | None = None
 
     @property
     def tokenizer(self) -> Any:
@@ -77,6 +83,8 @@ class GameData(LightningDataModule):
             new = not self.train_dataloader().restored
             claim_rounds(self._table.journal.folder, self._identity, new=new)
             self._table.averages.update(self._averages)
+            if self._table.judged_by_scores:
+                self._table.prepare = self._prepare
             self._averages = {}
         return self._table
 
@@ -98,6 +106,10 @@ class GameData(LightningDataModule):
     def val_dataloader(self) -> list[Any]:
         """Nothing: held-out prompts are answered when the game is over (Lightning warns where this is missing)."""
         return []
+
+    def _prepare(self, rows: Sequence[RolloutRow], round: int) -> list[RolloutRow]:
+        self.prepared = prepare(rows, self._module.loss, self._module.kl, round)
+        return self.prepared.rows
 
     def _works(self, done: int) -> Any:
         new = not self.train_dataloader().restored
@@ -141,6 +153,16 @@ class GameData(LightningDataModule):
         """Rows of the optimiser step that the micro-batch in training belongs to."""
         assert self._loader is not None
         return self._loader.window_size()
+
+    def window_tokens(self) -> int:
+        """Completion tokens of the optimiser step that the micro-batch in training belongs to."""
+        assert self._loader is not None
+        return self._loader.window_tokens()
+
+    def ends_of_update(self) -> tuple[bool, bool]:
+        """Whether the optimiser step in training is the first and whether it is the last of its update."""
+        assert self._loader is not None
+        return self._loader.ends()
 
     def where(self, split: str, row: int) -> str:
         """Place of a row of the update in progress."""

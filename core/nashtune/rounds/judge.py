@@ -10,10 +10,9 @@ import torch
 
 from nashtune.errors import InputError
 from nashtune.interfaces import PreferenceOracle, RewardOracle
-from nashtune.interfaces.oracle import Judgement
+from nashtune.interfaces.oracle import Judgement, Scored
 from nashtune.interfaces.schedule import Role
 from nashtune.journal.records import (
-    Score,
     judgements_name,
     read_scores,
     scores_name,
@@ -30,6 +29,9 @@ from nashtune.rounds.table import Table, parts
 
 def judge(table: Table, round: int, numbers: Sequence[int]) -> None:
     """Judge what the journal does not hold yet."""
+    if table.judged_by_scores:
+        _score(table, round, numbers)
+        return
     missing = [
         (part, chunk)
         for part, chunk in enumerate(parts(numbers))
@@ -53,6 +55,33 @@ def judge(table: Table, round: int, numbers: Sequence[int]) -> None:
         done += len(made)
         table.progress.advance(len(chunk))
     table.progress.done(f"{done} judgements, {time.perf_counter() - began:.1f} s")
+
+
+def _score(table: Table, round: int, numbers: Sequence[int]) -> None:
+    """Rewards of the completions, one by one."""
+    missing = [
+        (part, chunk) for part, chunk in enumerate(parts(numbers)) if not table.journal.has(round, scores_name(part))
+    ]
+    if not missing:
+        return
+    began, done = time.perf_counter(), 0
+    table.progress.phase("judge", sum(len(chunk) for _, chunk in missing), "prompts")
+    for part, chunk in missing:
+        known = table.sampler.scores(round, part) if table.oracle is None else None
+        made = known if known is not None else _scores_of_part(table, round, part, chunk)
+        write_scores(table.journal, round, part, made)
+        done += len(made)
+        table.progress.advance(len(chunk))
+    table.progress.done(f"{done} rewards, {time.perf_counter() - began:.1f} s")
+
+
+def _scores_of_part(table: Table, round: int, part: int, numbers: Sequence[int]) -> list[Scored]:
+    if not isinstance(table.oracle, RewardOracle):
+        raise InputError(
+            "spec.oracle: this schedule trains on rewards, and the oracle gives none; name one that scores, such as "
+            "--spec.oracle reward_model --spec.oracle.path FOLDER"
+        )
+    return _scores(table, table.oracle, "policy", answers(table, round, "policy", part, numbers))
 
 
 def _judge_part(table: Table, round: int, part: int, numbers: Sequence[int]) -> list[Judgement]:
@@ -123,13 +152,14 @@ def _compare(table: Table, round: int, part: int, policy: Answers, opponent: Ans
     return compare
 
 
-def _scores(table: Table, oracle: RewardOracle, role: Role, side: Answers) -> list[Score]:
+def _scores(table: Table, oracle: RewardOracle, role: Role, side: Answers) -> list[Scored]:
     """The oracle's rewards of a part's completions."""
     keys = sorted(side.texts)
     prompts = [table.prompts[side.numbers[place]].prompt for place, _ in keys]
     rewards = scored(oracle, prompts, [side.texts[key] for key in keys])
     variances = rewards.variance.tolist() if rewards.variance is not None else [None] * len(keys)
+    members = rewards.members.tolist() if rewards.members is not None else [[]] * len(keys)
     return [
-        Score(prompt=side.numbers[place], role=role, k=k, mean=mean, variance=variance)
-        for (place, k), mean, variance in zip(keys, rewards.mean.tolist(), variances, strict=True)
+        Scored(prompt=side.numbers[place], role=role, k=k, mean=mean, variance=variance, members=tuple(each))
+        for (place, k), mean, variance, each in zip(keys, rewards.mean.tolist(), variances, members, strict=True)
     ]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from nashtune.data.tokenise import TokenRow
-from nashtune.journal.records import read_judgements, read_pairs
+from nashtune.journal.records import read_judgements, read_pairs, read_scores, scores_name
 from nashtune.rounds.answers import answers
 from nashtune.rounds.rows import PairRow, RolloutRow, Rows
 from nashtune.rounds.table import Table, parts
@@ -19,9 +19,13 @@ def load_rows(table: Table, round: int, numbers: Sequence[int]) -> Rows:
 
 def _pairs(table: Table, round: int, numbers: Sequence[int]) -> list[PairRow]:
     tokens: dict[tuple[int, int], tuple[int, ...]] = {}
+    variance: dict[tuple[int, int], float | None] = {}
     for part, chunk in enumerate(parts(numbers)):
         side = answers(table, round, "policy", part, chunk)
         tokens |= {(chunk[place], k): one.token_ids for (place, k), one in side.completions.items()}
+        if table.journal.has(round, scores_name(part)):
+            scored = read_scores(table.journal, round, part)
+            variance |= {(one.prompt, one.k): one.variance for one in scored if one.role == "policy"}
     rows = []
     for prompt, made in read_pairs(table.journal, round)[0]:
         row = TokenRow(
@@ -31,8 +35,15 @@ def _pairs(table: Table, round: int, numbers: Sequence[int]) -> list[PairRow]:
             where=f"round {round}, {table.prompts[prompt].where}, completions {made.chosen} and {made.rejected}",
             prompt_text=table.prompts[prompt].prompt_text,
         )
+        spread = (variance.get((prompt, made.chosen)), variance.get((prompt, made.rejected)))
         known = made.win_rate_chosen is not None and made.win_rate_rejected is not None
-        rows.append(PairRow(tokens=row, win_rates=(made.win_rate_chosen, made.win_rate_rejected) if known else None))  # type: ignore[arg-type]  # both are known
+        rows.append(
+            PairRow(
+                tokens=row,
+                win_rates=(made.win_rate_chosen, made.win_rate_rejected) if known else None,  # type: ignore[arg-type]  # both are known
+                variances=spread if None not in spread else None,  # type: ignore[arg-type]  # both are known
+            )
+        )
     return rows
 
 
@@ -41,14 +52,27 @@ def _rollouts(table: Table, round: int, numbers: Sequence[int]) -> list[RolloutR
     for part, chunk in enumerate(parts(numbers)):
         side = answers(table, round, "policy", part, chunk)
         place = {number: i for i, number in enumerate(chunk)}
-        rows += [
-            RolloutRow(
-                prompt_ids=tuple(table.prompts[one.prompt].prompt_ids),
-                token_ids=side.completions[place[one.prompt], one.first].token_ids,
-                score=one.p,
-                where=f"round {round}, {table.prompts[one.prompt].where}, completion {one.first}",
+        for prompt, k, score, variance in _verdicts(table, round, part):
+            drawn = side.completions[place[prompt], k]
+            rows.append(
+                RolloutRow(
+                    prompt_ids=tuple(table.prompts[prompt].prompt_ids),
+                    token_ids=drawn.token_ids,
+                    score=score,
+                    where=f"round {round}, {table.prompts[prompt].where}, completion {k}",
+                    variance=variance,
+                    group=prompt,
+                    finished=drawn.finish == "stop",
+                    sampled_logp=drawn.token_logp,
+                )
             )
-            for one in read_judgements(table.journal, round, part)
-            if not math.isnan(one.p)
-        ]
     return rows
+
+
+def _verdicts(table: Table, round: int, part: int) -> list[tuple[int, int, float, float | None]]:
+    """(prompt, k, score, variance) of the policy's completions that were judged."""
+    if table.judged_by_scores:
+        scored = read_scores(table.journal, round, part)
+        return [(one.prompt, one.k, one.mean, one.variance) for one in scored if one.role == "policy"]
+    judged = read_judgements(table.journal, round, part)
+    return [(one.prompt, one.first, one.p, None) for one in judged if not math.isnan(one.p)]

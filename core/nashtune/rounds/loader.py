@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from nashtune.interfaces import TokenBatch
 from nashtune.rounds.identity import refuse_other
 from nashtune.rounds.order import WindowOrder
-from nashtune.rounds.rows import collate, where
+from nashtune.rounds.rows import RolloutRow, collate, where
 from nashtune.rounds.runner import Work
 
 
@@ -88,6 +88,19 @@ class GameLoader:
         """Rows of the optimiser step that the micro-batch in training belongs to; infinite for an empty one."""
         index = self.index()
         return float(self._now.window_size(index)) if self._now.rows(index) else float("inf")
+
+    def window_tokens(self) -> int:
+        """Completion tokens of the optimiser step that the micro-batch in training belongs to."""
+        assert self._work is not None
+        index, accumulate = self.index(), self._now.accumulate
+        first = index - index % accumulate
+        rows = [self._work.rows[i] for at in range(first, first + accumulate) for i in self._now.rows(at)]
+        return sum(len(row.token_ids) for row in rows if isinstance(row, RolloutRow))
+
+    def ends(self) -> tuple[bool, bool]:
+        """Whether the optimiser step in training is the first and whether it is the last of its update."""
+        step = self.index() // self._now.accumulate
+        return step == 0, step == self._now.steps - 1
 
     def at_end(self) -> bool:
         """Whether every micro-batch of the update in progress was processed."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
 
 from nashtune.data.collate import collate_pairs, completion_batch
 from nashtune.data.tokenise import TokenRow
@@ -19,10 +20,12 @@ class PairRow:
     Args:
         tokens: Prompt, (chosen, rejected), and p_chosen where labels are soft.
         win_rates: Of chosen and rejected against the policy that drew them, where all completions were compared.
+        variances: Of the rewards of chosen and rejected, where the oracle knows them.
     """
 
     tokens: TokenRow
     win_rates: tuple[float, float] | None = None
+    variances: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +35,26 @@ class RolloutRow:
     Args:
         prompt_ids: The prompt.
         token_ids: The completion, EOS included where it was drawn.
-        score: P(y > y') against an opponent's completion.
+        score: P(y > y') against an opponent's completion, or a reward.
         where: "round 3, prompt 17, completion 0".
+        variance: Of the reward, where the oracle knows it.
+        group: Number of the prompt in the whole prompt set.
+        finished: Whether it ended by EOS or a stop string, and not at the length limit.
+        sampled_logp: Log-prob of each token as the sampler gave it; empty where it did not.
+        beta: From the KL controller, fixed before the update.
+        per_token: What was computed for each token before the update; see `TokenBatch.per_token`.
     """
 
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
     score: float
     where: str
+    variance: float | None = None
+    group: int = 0
+    finished: bool = True
+    sampled_logp: tuple[float, ...] = ()
+    beta: float | None = None
+    per_token: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 Rows = Sequence[PairRow] | Sequence[RolloutRow]
@@ -51,17 +66,36 @@ def collate(rows: Rows, indices: Sequence[int]) -> TokenBatch:
     pairs = [row for row in picked if isinstance(row, PairRow)]
     if pairs:
         batch = collate_pairs([(i, row.tokens) for i, row in zip(indices, pairs, strict=True)])
-        rates = [row.win_rates for row in pairs if row.win_rates is not None]
-        if not rates:
-            return batch
-        return replace(batch, win_rate=torch.tensor([*(w for w, _ in rates), *(loser for _, loser in rates)]))
-    rollouts = [row for row in picked if isinstance(row, RolloutRow)]
+        return replace(
+            batch,
+            win_rate=_sides([row.win_rates for row in pairs]),
+            variance=_sides([row.variances for row in pairs]),
+        )
+    return _collate_rollouts([row for row in picked if isinstance(row, RolloutRow)], indices)
+
+
+def _sides(values: Sequence[tuple[float, float] | None]) -> Tensor | None:
+    """Values of B chosen completions, then those of B rejected ones; None where a pair has none."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None
+    return torch.tensor([*(chosen for chosen, _ in known), *(rejected for _, rejected in known)])
+
+
+def _collate_rollouts(rollouts: Sequence[RolloutRow], indices: Sequence[int]) -> TokenBatch:
     batch = completion_batch([(row.prompt_ids, row.token_ids) for row in rollouts])
+    variances = [row.variance for row in rollouts if row.variance is not None]
+    betas = [row.beta for row in rollouts if row.beta is not None]
     return replace(
         batch,
         kind="rollouts",
         rows=torch.tensor(list(indices)),
         score=torch.tensor([row.score for row in rollouts]),
+        variance=torch.tensor(variances) if len(variances) == len(rollouts) else None,
+        group=torch.tensor([row.group for row in rollouts]),
+        finished=torch.tensor([row.finished for row in rollouts]),
+        beta=torch.tensor(betas) if len(betas) == len(rollouts) else None,
+        per_token={name: torch.cat([row.per_token[name] for row in rollouts]) for name in rollouts[0].per_token},
     )
 
 

@@ -17,8 +17,9 @@ from nashtune.rounds.anchor import anchor
 from nashtune.rounds.collect import collect
 from nashtune.rounds.judge import judge
 from nashtune.rounds.load import load_rows
+from nashtune.rounds.measure import measure
 from nashtune.rounds.pair import pair
-from nashtune.rounds.rows import Rows
+from nashtune.rounds.rows import RolloutRow, Rows
 from nashtune.rounds.table import Table
 
 
@@ -82,7 +83,18 @@ def updates(table: Table, references: Mapping[str, Reference], done: int, *, new
             elif number >= done:
                 assert isinstance(phase, Anchor)
                 rows = load_rows(table, t, numbers) if rows is None else rows
-                anchor(table, t, phase, rows, references, number)
+                rows = _anchored(table, t, phase, rows, references, number)
+
+
+def _anchored(
+    table: Table, round: int, phase: Anchor, rows: Rows, references: Mapping[str, Reference], number: int
+) -> Rows:
+    rollouts = [row for row in rows if isinstance(row, RolloutRow)]
+    if not rollouts:
+        anchor(table, round, phase, rows, references, number)
+        return rows
+    measured = measure(table, round, rollouts, references, number)
+    return table.prepare(measured, round) if table.prepare is not None else measured
 
 
 def _snapshot(table: Table, phase: Snapshot) -> None:

@@ -17,6 +17,7 @@ from nashtune.journal.store import Journal
 from nashtune.models.policy import HFPolicy
 from nashtune.models.snapshots import SnapshotBank
 from nashtune.rounds.progress import Progress
+from nashtune.rounds.rows import RolloutRow
 
 PART = 32  # prompts of a journal file: as many are sampled and judged again after a kill in the middle of a phase
 
@@ -43,6 +44,8 @@ class Table:
         soft_labels: Whether the loss gets P(y_w > y_l) instead of a certain label.
         batch_size: Sequences of a scoring pass.
         autocast: The precision context that training steps run under.
+        judged_by_scores: Whether the schedule trains on rewards of single completions.
+        prepare: Makes an update's rollouts ready for training; None where the loss computes everything itself.
         averages: Averaged weights by snapshot name, in memory; they travel in checkpoints.
     """
 
@@ -63,6 +66,8 @@ class Table:
     soft_labels: bool
     batch_size: int
     autocast: Callable[[], AbstractContextManager[Any]]
+    judged_by_scores: bool = False
+    prepare: Callable[[Sequence[RolloutRow], int], list[RolloutRow]] | None = None
     averages: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @cached_property

@@ -18,7 +18,7 @@ from nashtune.samplers.recorded_journal import JournalSource
 from nashtune.samplers.stops import eos_tokens
 
 if TYPE_CHECKING:
-    from nashtune.interfaces.oracle import Judgement
+    from nashtune.interfaces.oracle import Judgement, Scored
 
 
 class RecordedSampler(Sampler):
@@ -123,6 +123,11 @@ class RecordedSampler(Sampler):
         """
         source = self._opened()
         return source.judgements(round, part) if isinstance(source, JournalSource) else None
+
+    def scores(self, round: int, part: int) -> list[Scored] | None:
+        """As `judgements`, of a run that was trained on rewards."""
+        source = self._opened()
+        return source.scores(round, part) if isinstance(source, JournalSource) else None
 
     def _opened(self) -> FileSource | JournalSource:
         if self._source is None:

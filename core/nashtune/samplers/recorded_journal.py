@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from nashtune.errors import InputError
-from nashtune.interfaces.oracle import Judgement
+from nashtune.interfaces.oracle import Judgement, Scored
 from nashtune.interfaces.sampler import Completion
 from nashtune.interfaces.schedule import Role
-from nashtune.journal.records import judgements_name, read_completions, read_judgements
+from nashtune.journal.records import judgements_name, read_completions, read_judgements, read_scores, scores_name
 from nashtune.journal.store import Journal
 from nashtune.samplers.recorded_file import different
 
@@ -69,6 +69,10 @@ class JournalSource:
         if not self._journal.has(round, judgements_name(part)):
             return None
         return read_judgements(self._journal, round, part)
+
+    def scores(self, round: int, part: int) -> list[Scored] | None:
+        """A part of the rewards of a round; None where the journal has none."""
+        return read_scores(self._journal, round, part) if self._journal.has(round, scores_name(part)) else None
 
     def _read(self, round: int, role: Role) -> None:
         journal = self._journal

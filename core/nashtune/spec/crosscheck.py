@@ -6,6 +6,7 @@ from nashtune.errors import nearest
 from nashtune.spec.findings import Collector
 from nashtune.spec.gamerules import attribute, check_game_parts
 from nashtune.spec.model import Spec
+from nashtune.spec.rewardrules import check_rewards
 
 GAME_SECTIONS = ("oracle", "sampler", "pairing")
 
@@ -15,6 +16,7 @@ def cross_check(spec: Spec, found: Collector) -> None:
     _check_references(spec, found)
     _check_kl(spec, found)
     check_game_parts(spec, found)
+    check_rewards(spec, found)
     reads = attribute(spec.schedule, "reads", ())
     replays = spec.sampler is not None and attribute(spec.sampler, "replays", False)
     for section in GAME_SECTIONS:

@@ -8,7 +8,7 @@ from typing import cast
 
 from nashtune.interfaces.pairing import Pairing
 from nashtune.interfaces.schedule import Collect, Round, Schedule
-from nashtune.oracles.chosen_by_run import QUESTION
+from nashtune.oracles.chosen_by_run import question
 from nashtune.spec.findings import Collector
 from nashtune.spec.gamerules import attribute, check_mixes, chosen, is_game
 from nashtune.spec.model import ComponentSpec, Spec
@@ -49,7 +49,8 @@ def unanswered(spec: Spec) -> str | None:
     oracle = spec.oracle
     if not is_game(spec) or oracle is None or chosen(oracle) or _replays(spec.sampler):
         return None
-    return f"{oracle.where}: {QUESTION}" if oracle.where else QUESTION
+    asked = question(oracle.name)
+    return f"{oracle.where}: {asked}" if oracle.where else asked
 
 
 def _replays(sampler: ComponentSpec | None) -> bool:
@@ -71,9 +72,17 @@ def _rounds(spec: Spec, found: Collector) -> tuple[Round, ...]:
 
 
 def _check_opponent(spec: Spec, draws: list[Collect], found: Collector) -> None:
-    """Without a pairing a completion is judged against the opponent's; with one, against those of its own prompt."""
+    """A completion is judged against those of its own prompt, against an opponent's, or by a reward: one of them."""
     schedule, opponent = spec.schedule, any(draw.role == "opponent" for draw in draws)
-    if draws and opponent == ("pairing" in attribute(schedule, "reads", ())):
+    pairing = "pairing" in attribute(schedule, "reads", ())
+    if attribute(schedule, "scores", False):
+        if opponent or pairing:
+            other = "draws an opponent's completions" if opponent else "reads a pairing"
+            found.add(
+                f"{schedule.where}: the schedule '{schedule.name}' has completions rewarded one by one, and {other}, "
+                "too; one of them"
+            )
+    elif draws and opponent == pairing:
         found.add(
             f"{schedule.where}: the schedule '{schedule.name}' "
             + (

@@ -14,6 +14,8 @@ from nashtune.plugins import load_plugins
 ENDINGS = (".yaml", ".yml")
 RUNS = "runs"
 """Folder of run files inside a folder of specs."""
+PIPELINES = "pipelines"
+"""Folder of pipelines inside a folder of specs."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ def list_runs() -> list[Listed]:
     return _listed(RUNS)
 
 
+def list_pipelines() -> list[Listed]:
+    """Every pipeline that is known by name, sorted by name."""
+    return _listed(PIPELINES)
+
+
 def find_spec(name_or_path: str) -> Path | Traversable:
     """The file of a spec.
 
@@ -60,6 +67,15 @@ def find_run(name_or_path: str) -> Path | Traversable:
         InputError: there is no such run file, or two plugins bring the name.
     """
     return _find(name_or_path, list_runs, "run file", "run `nashtune list --runs`")
+
+
+def find_pipeline(name_or_path: str) -> Path | Traversable:
+    """The pipeline of a name or path; as `find_spec`.
+
+    Raises:
+        InputError: there is no such pipeline, or two plugins bring the name.
+    """
+    return _find(name_or_path, list_pipelines, "pipeline", "run `nashtune list --pipelines`")
 
 
 def is_path(name_or_path: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from jsonargparse.typing import NonNegativeFloat, PositiveFloat
+    from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
     from nashtune.plugins.registry import Registered
 
@@ -24,6 +24,7 @@ SECTIONS: dict[str, str] = {
     "sampler": "Draws completions; only for schedules that sample.",
     "pairing": "Turns scores into pairs; only for schedules that sample.",
     "schedule": "Rounds and phases; `offline` when absent.",
+    "head": "Score head of a reward model; only for losses that read scores.",
     "optimizer": "Optimiser and learning-rate schedule.",
 }
 """Section of a spec -> what it is for."""
@@ -31,7 +32,7 @@ SECTIONS: dict[str, str] = {
 COMPONENTS: dict[str, str] = {
     section: "reference" if section == "references" else section
     for section in SECTIONS
-    if section not in ("about", "optimizer")
+    if section not in ("about", "head", "optimizer")
 }
 """Section of a spec -> the kind of component it names."""
 
@@ -115,6 +116,34 @@ class OptimizerSpec:
 
 
 @dataclass(frozen=True)
+class HeadSpec:
+    """The score head of a reward model: one linear layer on the hidden state of the last token, without bias.
+
+    Args:
+        members: Outputs, each a member of an ensemble on one trunk; the loss is the mean of theirs. >= 1.
+        init: Of a new head. `scaled`: normal with standard deviation 1/sqrt(d + 1) for hidden size d (learning to
+            summarise); `config`: the model's own `initializer_range`. Each member has a seed of its own.
+        trunk: `trained` with the head, or `frozen`, so that the head alone learns.
+        own_order: Whether each member reads the rows in an order of its own. Takes an even number of epochs: over two
+            of them every member reads every row once.
+        normalise: What is stored with the trained model, measured on answers of the training rows: `bias` makes each
+            member's mean 0, `gain_bias` its standard deviation 1 as well.
+        member: With members: 1, which output of the starting model's head to go on with, where it has several, from 0.
+    """
+
+    members: PositiveInt = 1
+    init: Literal["scaled", "config"] = "scaled"
+    trunk: Literal["trained", "frozen"] = "trained"
+    own_order: bool = False
+    normalise: Literal["none", "bias", "gain_bias"] = "none"
+    member: NonNegativeInt | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields as plain data."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
 class Spec:
     """One alignment method, resolved: every name known, every argument checked, every default filled in.
 
@@ -128,6 +157,7 @@ class Spec:
         sampler: What draws completions.
         pairing: What turns scores into pairs.
         schedule: Rounds and phases.
+        head: Score head, where the loss reads scores.
         optimizer: Optimiser and learning-rate schedule.
         places: Where each value was given ("dpo.yaml:7", "--spec.kl.beta"), by key path; defaults are absent.
         file: The spec's file; "" when it came as data.
@@ -142,6 +172,7 @@ class Spec:
     sampler: ComponentSpec | None
     pairing: ComponentSpec | None
     schedule: ComponentSpec
+    head: HeadSpec | None = None
     optimizer: OptimizerSpec = OptimizerSpec()
     places: Mapping[tuple[str, ...], str] = field(default_factory=dict, compare=False, repr=False)
     file: str = field(default="", compare=False)
@@ -164,4 +195,5 @@ class Spec:
                 short[section] = {name: component.to_dict() for name, component in value.items()} or NONE
             else:
                 short[section] = value.to_dict() if value is not None else NONE
-        return {**short, "optimizer": self.optimizer.to_dict()}
+        head = {"head": self.head.to_dict()} if self.head is not None else {}
+        return {**short, **head, "optimizer": self.optimizer.to_dict()}

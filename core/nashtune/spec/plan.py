@@ -26,7 +26,8 @@ class Plan:
         rows: Training rows of all rounds: pairs, or rollouts.
         kind: "pairs" or "rollouts".
         training_passes: Sequences that go through the policy forward and backward.
-        anchor_passes: Sequences that are scored under frozen snapshots, once before an update.
+        anchor_passes: Sequences that are scored once before an update: pairs under frozen snapshots, rollouts under the
+            policy that drew them and the references.
         reference_passes: Sequences that references with weights of their own score while the policy trains.
         snapshots: Weights kept on disk, the start's included.
         answers: Answers to held-out prompts when the game is over.
@@ -77,8 +78,8 @@ class Plan:
             f"steps: at most {self.steps} in all, {updates}",
             f"generations: {self.generations} completions{limit}" if self.generations else "generations: as recorded",
             f"judgements: {judged}; they make at most {self.rows} {self.kind}",
-            f"forward passes: at most {self.training_passes} sequences in training, {self.anchor_passes} under frozen "
-            f"snapshots{live}",
+            f"forward passes: at most {self.training_passes} sequences in training, {self.anchor_passes} once before "
+            f"the updates{live}",
             f"disk: {self._disk()}",
         ]
         if self.answers:

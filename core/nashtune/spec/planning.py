@@ -27,6 +27,7 @@ class Setup:
         draws: Completions that the sampler draws for each one that it returns.
         recorded: Whether completions come from a recording.
         most: The pairing's; None where the schedule trains on rollouts.
+        one_step: Whether an update must be one optimiser step: its gradient is that of the policy that drew.
         judged_by: "comparisons", "scores" for an oracle that scores completions one by one, None without an oracle.
         anchored: What each reference is that anchor phases can score: "start" or "previous".
         live_references: References with weights of their own.
@@ -46,6 +47,7 @@ class Setup:
     draws: int = 1
     recorded: bool = False
     most: Callable[[int], tuple[int, int]] | None
+    one_step: bool = False
     judged_by: str | None = "comparisons"
     anchored: tuple[str, ...] = ()
     live_references: int = 0
@@ -84,12 +86,13 @@ def make_plan(rounds: Sequence[Round], setup: Setup) -> Plan:
         for phase in one.phases
         if isinstance(phase, Update)
     )
-    if setup.most is None and max(updates) > 1:
+    if setup.one_step and max(updates) > 1:
         size = max(dealt) * setup.per_prompt[1]
         raise InputError(one_step_message(size, setup.batch_size, setup.accumulate, setup.epochs))
     steps = sum(updates) if setup.max_steps < 0 else min(setup.max_steps, sum(updates))
     anchors = any(isinstance(phase, Anchor) for phase in phases)
-    live = setup.live_references + (0 if anchors else len(setup.anchored))
+    measured = anchors and setup.most is None  # rollouts meet their references once, before the update
+    live = 0 if measured else setup.live_references + (0 if anchors else len(setup.anchored))
     snapshots = 1 + len({phase.name for phase in phases if isinstance(phase, Snapshot) and phase.average is None})
     averages = any(isinstance(phase, Snapshot) and phase.average is not None for phase in phases)
     policies = 1 + max(1, sum(one.policy is not None for one in rounds))
@@ -140,6 +143,8 @@ def _tally(declared: Round, prompts: int, setup: Setup) -> Counter[str]:
                 tally["judgements"] += tally["kept"]
             case Judge() if setup.judged_by:
                 tally["judgements"] += prompts * comparisons
+            case Anchor() if setup.most is None:
+                tally["anchors"] += prompts * rows * (1 + len(setup.anchored) + setup.live_references)
             case Anchor():
                 tally["anchors"] += prompts * rows * setup.sequences * _scored(phase, setup.anchored)
             case Update():

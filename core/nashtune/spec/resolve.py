@@ -7,18 +7,18 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from nashtune.errors import InputError, nearest
-from nashtune.plugins.static import class_info, load_class
+from nashtune.errors import InputError
+from nashtune.plugins.static import load_class
 from nashtune.spec.components import resolve_component
 from nashtune.spec.crosscheck import cross_check
 from nashtune.spec.draft import Draft, Leaf
 from nashtune.spec.findings import Collector
 from nashtune.spec.loader import Located, read_yaml
 from nashtune.spec.locate import find_spec, is_path
-from nashtune.spec.model import ABOUT, ABOUT_KINDS, NONE, ComponentSpec, OptimizerSpec, Spec
+from nashtune.spec.model import NONE, ComponentSpec, Spec
 from nashtune.spec.overrides import Override
-from nashtune.spec.settings import check_options
-from nashtune.spec.types import Choice, Mismatch, Text, describe
+from nashtune.spec.sections import read_about, read_head, read_optimizer
+from nashtune.spec.types import describe
 
 BASE = "base"
 
@@ -113,8 +113,8 @@ def finish(draft: Draft, name: str, source: str) -> Spec:
     own = draft.leaves.get(("name",), Leaf(name or "unnamed", source))
     if not isinstance(own.value, str):
         found.add(f"{own.where}: name takes text, found {describe(own.value)}")
-    about = _about(draft, found)
-    optimizer = _optimizer(draft, source, found)
+    about = read_about(draft, found)
+    optimizer = read_optimizer(draft, source, found)
     single = {
         section: resolve_component(draft, (section,), found)
         for section in ("loss", "kl", "oracle", "sampler", "pairing", "schedule")
@@ -129,6 +129,7 @@ def finish(draft: Draft, name: str, source: str) -> Spec:
         leaf = draft.below(section).get("name")
         if component is None and (leaf is None or leaf.value == NONE):
             found.add(f"{leaf.where if leaf else source}: every spec needs a {section}; add `{section}: NAME`")
+    head = read_head(draft, loss, source, found)
     found.close()
     assert loss is not None and schedule is not None, "a component that is None without a finding"
     spec = Spec(
@@ -137,6 +138,7 @@ def finish(draft: Draft, name: str, source: str) -> Spec:
         loss=loss,
         references={ref: component for ref, component in references.items() if component is not None},
         schedule=schedule,
+        head=head,
         optimizer=optimizer,
         places={path: leaf.where for path, leaf in draft.leaves.items()},
         file=source,
@@ -145,43 +147,6 @@ def finish(draft: Draft, name: str, source: str) -> Spec:
     cross_check(spec, found)
     found.close()
     return spec
-
-
-def _about(draft: Draft, found: Collector) -> dict[str, str]:
-    about = {}
-    for key, leaf in draft.below("about").items():
-        if key not in ABOUT:
-            found.add(f"{leaf.where}: about.{key} is not known{nearest(key, ABOUT)}")
-            continue
-        try:
-            about[key] = (Choice(ABOUT_KINDS) if key == "kind" else Text()).check(leaf.value)
-        except Mismatch as mismatch:
-            found.add(f"{leaf.where}: about.{key}: {mismatch}")
-    return about
-
-
-def _optimizer(draft: Draft, source: str, found: Collector) -> OptimizerSpec:
-    leaves = draft.below("optimizer")
-    info = class_info("nashtune.spec.model:OptimizerSpec")
-    before = len(found.lines)
-    values = check_options(
-        {key: leaf.value for key, leaf in leaves.items()},
-        info,
-        what="optimizer",
-        who="optimizer",
-        where=lambda key=None, *below: leaves[key].where if key in leaves else source,
-        found=found,
-    )
-    if len(found.lines) > before:
-        return OptimizerSpec()
-    betas = tuple(values["betas"])
-    if max(betas) >= 1:
-        found.add(
-            f"{leaves['betas'].where}: optimizer.betas: expected two numbers >= 0 and < 1, found {describe(betas)}"
-        )
-    if values["name"] != "adamw" and "betas" in leaves:
-        found.add(f"{leaves['betas'].where}: optimizer.betas is not read by {values['name']}; remove it")
-    return OptimizerSpec(**{**values, "betas": betas})
 
 
 def build(component: ComponentSpec) -> object:

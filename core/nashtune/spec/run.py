@@ -6,7 +6,7 @@ the other sections: run files in order, command line.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,11 +103,14 @@ def split_cli(argv: Sequence[str]) -> CommandLine:
     return CommandLine(named[0] if named else None, tuple(overrides), tuple(values["--config"]), tuple(rest))
 
 
-def load_runs(names: Sequence[str]) -> Runs:
-    """Read run files by name or path and merge them; a later one wins.
+def load_runs(files: Sequence[str | Located]) -> Runs:
+    """Read run files and merge them; a later one wins.
 
     A whole spec (a mapping with `name`, as a run's saved config holds it, or with `base`) replaces what earlier files
     said about the spec; any other mapping is settings on top of one.
+
+    Args:
+        files: Names or paths, or what was read from a file.
 
     Raises:
         InputError: a file is missing or broken, or has an unknown section.
@@ -117,9 +120,9 @@ def load_runs(names: Sequence[str]) -> Runs:
     spec: str | Located | None = None
     overrides: list[Override] = []
     found = Collector()
-    for name in names:
+    for file in files:
         with found.catch():
-            located = read_yaml(find_run(name))
+            located = read_yaml(find_run(file)) if isinstance(file, str) else file
             _check_sections(located)
             if "spec" in located.data:
                 layer = located.section("spec")
@@ -130,7 +133,7 @@ def load_runs(names: Sequence[str]) -> Runs:
                 else:
                     overrides += flatten(layer)
             others = {key: value for key, value in located.data.items() if key != "spec"}
-            _merge(data, others, (), places, located)
+            merge_section(data, others, (), places, located.where)
     found.close()
     return Runs(data, spec, tuple(overrides), places)
 
@@ -149,16 +152,26 @@ def _check_sections(located: Located) -> None:
     found.close()
 
 
-def _merge(low: dict[str, Any], high: Mapping[str, Any], path: KeyPath, places: Places, located: Located) -> None:
-    """Put `high` on `low` key by key; another `class_path` replaces the mapping: its options are another's."""
+def merge_section(
+    low: dict[str, Any], high: Mapping[str, Any], path: KeyPath, places: Places, where: Callable[[KeyPath], str]
+) -> None:
+    """Put `high` on `low` key by key; another `class_path` replaces the mapping: its options are another's.
+
+    Args:
+        low: Changed in place.
+        high: Goes on top.
+        path: Of both, in the run file.
+        places: Gets the place of each key of `high`.
+        where: Place of a key path.
+    """
     if "class_path" in high and high["class_path"] != low.get("class_path"):
         low.clear()
     for key, value in high.items():
         here = (*path, key)
-        places[here] = located.where(here)
+        places[here] = where(here)
         if isinstance(value, Mapping):
             below = low[key] if isinstance(low.get(key), dict) else {}
             low[key] = below
-            _merge(below, value, here, places, located)
+            merge_section(below, value, here, places, where)
         else:
             low[key] = value

@@ -21,6 +21,8 @@ from nashtune.spec.settings import where_and_what
 if TYPE_CHECKING:
     from nashtune.models.locate import ModelFolder
 
+NAMES = {"ranked": "ranked lists"}
+"""Kind of rows -> what they are called, where that is another word."""
 SPLITS = ("train", "validation", "test")
 
 
@@ -52,7 +54,7 @@ def check_run(spec: Spec, runs: Runs) -> Checked:
     if question := unanswered(spec):
         found.add(question)
     kind: DataKind = "prompts" if is_game(spec) else attribute(spec.loss, "rows", "pairs")
-    rows = _rows(kind, options["data"], runs, found, notes)
+    rows = _rows(spec, kind, options["data"], runs, found, notes)
     with found.catch():
         folder, note = _model(spec, options["policy"], options["data"], runs)
         notes.append(note)
@@ -80,7 +82,9 @@ def check_run(spec: Spec, runs: Runs) -> Checked:
     return Checked(notes, plan)
 
 
-def _rows(kind: DataKind, data: Mapping[str, Any], runs: Runs, found: Collector, notes: list[str]) -> dict[str, int]:
+def _rows(
+    spec: Spec, kind: DataKind, data: Mapping[str, Any], runs: Runs, found: Collector, notes: list[str]
+) -> dict[str, int]:
     """Number of rows of each split that could be read."""
     from nashtune.data.prompts import read_prompts
     from nashtune.data.rows import read_rows
@@ -98,10 +102,12 @@ def _rows(kind: DataKind, data: Mapping[str, Any], runs: Runs, found: Collector,
         with found.catch():
             if kind == "prompts":
                 read: Any = read_prompts(source, data["limit"])
+                counts[split] = len(read.rows)
             else:
-                read = read_rows(source, kind, data["labels"], data["ranked_pairs"], data["limit"])
-            counts[split] = len(read.rows)
-            notes.append(f"data.{split}: {len(read.rows)} {kind} from {source}")
+                margin = attribute(spec.loss, "uses_margin", False)
+                read = read_rows(source, kind, data["labels"], data["ranked_pairs"], data["limit"], uses_margin=margin)
+                counts[split] = read.training_rows
+            notes.append(f"data.{split}: {counts[split]} {NAMES.get(kind, kind)} from {source}")
             notes += [f"data.{split}: {note}" for note in read.notes()]
     return counts
 
@@ -111,12 +117,14 @@ def _model(
 ) -> tuple[ModelFolder | None, str]:
     """The policy's folders, where they are there already, and a note."""
     from nashtune.models.preflight import check_adapter_off, check_folder
+    from nashtune.models.reward_folder import check_kind
     from nashtune.models.sizes import ready_demo
 
     path, option = policy["path"], f"{runs.where('policy', 'path')}: policy.path"
     if path.startswith(("demo:", "hub:")):
         return ready_demo(path), f"policy: {path} is made ready when the run starts; not checked here"
     folder = check_folder(path, chat=data["template"] == "chat", option=option)
+    check_kind(folder, lora_of(policy), spec.head, option)
     for name, reference in spec.references.items():
         if reference.name == "adapter_off":
             check_adapter_off(folder, lora_of(policy), f"{reference.where}: references.{name}")
@@ -139,6 +147,9 @@ def _check_settings(
         prompts_per_round=data["prompts_per_round"],
         sizes=sizes,
         max_length=data["max_length"],
+        max_prompt_length=data["max_prompt_length"],
+        overflow=data["overflow"],
+        reads=attribute(spec.loss, "reads", "logprobs"),
         context=context_length(folder) if folder is not None else None,
         completion_room=(spec.sampler.args.get("max_new_tokens") or 0) if spec.sampler is not None else 0,
     ):
@@ -170,7 +181,7 @@ def _steps(spec: Spec, rows: int, kind: str, data: Mapping[str, Any], trainer: M
     total = per_epoch * epochs if epochs >= 0 else math.inf
     if limit >= 0:
         total = min(total, limit)
-    batch = f"{rows} {kind}, batch_size {data['batch_size']}, accumulate {accumulate}, devices {ranks}"
+    batch = f"{rows} {NAMES.get(kind, kind)}, batch_size {data['batch_size']}, accumulate {accumulate}, devices {ranks}"
     notes = [f"steps: {total if total < math.inf else 'no end'} in all, {per_epoch} per epoch ({batch})"]
     if total < math.inf and (warmup := spec.optimizer.warmup_note(int(total))):
         notes.append(f"note: {warmup}")

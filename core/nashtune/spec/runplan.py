@@ -75,6 +75,7 @@ def plan_run(
             draws=sampler.args.get("n", 1) if attribute(sampler, "selects", False) else 1,
             recorded=attribute(sampler, "replays", False),
             most=declared.most,
+            one_step=declared.most is None and not attribute(spec.loss, "uses_old", False),
             judged_by=judged_by,
             anchored=tuple(snapshot for snapshot in snapshots if snapshot is not None),
             live_references=len(with_own),

@@ -59,7 +59,9 @@ def _sections(*, change: bool) -> dict[str, Any]:
     sections["about"] = {"type": "object", "properties": about, "additionalProperties": False, "minProperties": 1}
     optimizer = class_info("nashtune.spec.model:OptimizerSpec")
     sections["optimizer"] = {**object_schema(optimizer.arguments, optimizer.module), "minProperties": 1}
-    for section in ("about", "optimizer"):
+    head = class_info("nashtune.spec.model:HeadSpec")
+    sections["head"] = {**object_schema(head.arguments, head.module), "minProperties": 1}
+    for section in ("about", "head", "optimizer"):
         sections[section]["description"] = SECTIONS[section]
     return {section: _sibling(sections[section]) for section in SECTIONS}
 

@@ -1,6 +1,7 @@
 """From an engine's N sequences to what a loss sees.
 
-Legend: B = pairs, E = examples, S = rollouts, N = sequences (2B, 2E or S: see `TokenBatch`), M = completion tokens.
+Legend: B = pairs, E = examples, S = rollouts, L = ranked lists, N = sequences (2B, 2E, S, ...: see `TokenBatch`),
+M = completion tokens, K = members of an ensemble.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from nashtune.interfaces import Anchor, ExampleBatch, LogProbs, PairBatch, RolloutBatch, TokenBatch
+from nashtune.interfaces import Anchor, ExampleBatch, LogProbs, PairBatch, RolloutBatch, ScoreBatch, TokenBatch
 
 
 def pair_batch(
@@ -20,6 +21,7 @@ def pair_batch(
     chosen_w, chosen_l = policy.sums.chunk(2)
     len_w, len_l = policy.lengths.chunk(2)
     win_w, win_l = batch.win_rate.chunk(2) if batch.win_rate is not None else (None, None)
+    variance_w, variance_l = batch.variance.chunk(2) if batch.variance is not None else (None, None)
     return PairBatch(
         policy_chosen=chosen_w,
         policy_rejected=chosen_l,
@@ -29,6 +31,8 @@ def pair_batch(
         p_chosen=batch.p_chosen,
         win_rate_chosen=win_w,
         win_rate_rejected=win_l,
+        variance_chosen=variance_w,
+        variance_rejected=variance_l,
         statistics_chosen={name: value.chunk(2)[0] for name, value in statistics.items()},
         statistics_rejected={name: value.chunk(2)[1] for name, value in statistics.items()},
     )
@@ -50,13 +54,46 @@ def example_batch(
     )
 
 
-def rollout_batch(batch: TokenBatch, policy: LogProbs, anchors: Mapping[str, LogProbs]) -> RolloutBatch:
-    """S completions token by token, with what the oracle said of them."""
+def rollout_batch(
+    batch: TokenBatch, policy: LogProbs, anchors: Mapping[str, Tensor], value_M: Tensor | None
+) -> RolloutBatch:
+    """S completions token by token, with what the oracle said of them and what was computed before the update.
+
+    Args:
+        batch: Token ids, scores, and values per token.
+        policy: Log-probs now.
+        anchors: Per-token log-probs under the references (M,).
+        value_M: The critic's values now, where there is one.
+    """
     assert batch.score is not None, "a rollouts batch carries its scores"
+    known = batch.per_token
     return RolloutBatch(
         token_logp=policy.token_logp,
         sequence=torch.repeat_interleave(policy.lengths),
         lengths=policy.lengths,
         score=batch.score,
-        anchors={name: anchor.token_logp for name, anchor in anchors.items()},
+        anchors=anchors,
+        group=batch.group,
+        finished=batch.finished,
+        variance=batch.variance,
+        old=known.get("old"),
+        old_value=known.get("old_value"),
+        value=value_M,
+        advantage=known.get("advantage"),
+        target=known.get("target"),
+    )
+
+
+def score_batch(batch: TokenBatch, scores_NK: Tensor) -> ScoreBatch:
+    """Lists of completions, best first; a pair is a list of two."""
+    if batch.kind == "ranked":
+        assert batch.sizes is not None, "a ranked batch carries the sizes of its lists"
+        return ScoreBatch(scores=scores_NK, sizes=batch.sizes, share=batch.share)
+    side_by_side = torch.stack(scores_NK.chunk(2), dim=1).flatten(0, 1)  # chosen and rejected of each pair together
+    return ScoreBatch(
+        scores=side_by_side,
+        sizes=torch.full((len(batch),), 2, device=scores_NK.device),
+        margin=batch.margin,
+        p_chosen=batch.p_chosen,
+        share=batch.share,
     )

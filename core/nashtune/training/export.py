@@ -13,9 +13,14 @@ import yaml
 
 from nashtune import __version__
 from nashtune.errors import InputError
+from nashtune.models.locate import locate
+from nashtune.models.normaliser import Normaliser
 from nashtune.models.policy import HFPolicy, PolicyConfig
+from nashtune.models.reward_folder import read_reward_file
+from nashtune.models.reward_policy import RewardPolicy
 from nashtune.spec.resolve import resolve
 from nashtune.training.checkpoint import SECTION, newest_checkpoint, read_checkpoint
+from nashtune.training.reward_card import reward_section
 
 
 def export_policy(policy: HFPolicy, out: Path, card: str, *, merged: bool = False) -> None:
@@ -65,19 +70,58 @@ def export_run(run: Path, out: Path | None, *, merged: bool) -> Path:
     folder = checkpoint.parent.parent
     out = out or folder / ("export-merged" if merged else "export")
     refuse_used(out)
-    policy = HFPolicy(PolicyConfig.from_plain(config["policy"]))
+    head = resolve(config["spec"]).head
+    chosen = PolicyConfig.from_plain(config["policy"])
+    policy = HFPolicy(chosen) if head is None else RewardPolicy(chosen, head)
+    file = folder / "report.json"
+    report = json.loads(file.read_text()) if file.exists() else {}
+    if isinstance(policy, RewardPolicy):
+        _recall(policy, checkpoint, content["global_step"], report)
     policy.load()
-    policy.load_trainable_state_dict(content["state_dict"])
-    report = folder / "report.json"
-    card = model_card(config, json.loads(report.read_text()) if report.exists() else {})
-    export_policy(policy, out, card, merged=merged)
+    policy.load_trainable_state_dict(without_critic(content["state_dict"]))
+    export_policy(policy, out, model_card(config, report, merged=merged), merged=merged)
     return out
 
 
-def model_card(config: Mapping[str, Any], report: Mapping[str, Any]) -> str:
-    """Markdown with the metadata block that model hubs read."""
+def _recall(policy: RewardPolicy, checkpoint: Path, step: int, report: Mapping[str, Any]) -> None:
+    """What was measured at the end of training, from the export that was written then."""
+    done = checkpoint.parent.parent / "export"
+    facts = read_reward_file(done, "nashtune export") if report.get("steps") == step else None
+    if facts is None:
+        raise InputError(
+            f"{checkpoint}: of step {step}, but what a reward model's folder says beside its weights is settled when "
+            f"training ends, in {done}. Go on to the end: nashtune fit --ckpt_path last --run_dir "
+            f"{checkpoint.parent.parent}"
+        )
+    policy.normaliser = Normaliser(gain=facts.gain, bias=facts.bias)
+    policy.template, policy.max_length = facts.template, facts.max_length
+
+
+def without_critic(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint holds of the model that is exported."""
+    return {name: weight for name, weight in state.items() if not name.startswith("critic.")}
+
+
+def saved_as_adapter(config: Mapping[str, Any]) -> bool:
+    """Whether a run's model is an adapter alone; a fresh one on another that was merged in memory is not."""
+    return (config["policy"].get("lora") is not None) != locate(config["policy"]["path"]).is_adapter
+
+
+def model_card(config: Mapping[str, Any], report: Mapping[str, Any], *, merged: bool = False) -> str:
+    """Markdown with the metadata block that model hubs read.
+
+    Args:
+        config: The run's.
+        report: Of the run; empty where it did not end.
+        merged: Whether an adapter was merged into the weights.
+    """
     spec = resolve(config["spec"])
-    metadata = {"library_name": "transformers", "base_model": config["policy"]["path"], "tags": ["nashtune", spec.name]}
+    metadata: dict[str, Any] = {"library_name": "transformers", "base_model": config["policy"]["path"]}
+    about = ""
+    if spec.head is not None:
+        metadata["pipeline_tag"] = "text-classification"
+        about = reward_section(spec.head, config, adapter=saved_as_adapter(config) and not merged)
+    metadata["tags"] = ["nashtune", spec.name, *(["reward-model"] if spec.head is not None else [])]
     held_out = report.get("held_out", {})
     figures = "\n".join(f"| {name} | {value:.6g} |" for name, value in sorted(held_out.items())) or "| not measured | |"
     data = "\n".join(
@@ -96,7 +140,7 @@ Trained with nashtune {__version__} from `{config["policy"]["path"]}`.
 - Paper: {spec.about.get("paper", "none given")}
 - Equation: `{" ".join(str(spec.about.get("equation", "none given")).split())}`
 - Conventions: {" ".join(str(spec.about.get("conventions", "none given")).split())}
-
+{about}
 ## Data
 
 {data or "- not recorded"}

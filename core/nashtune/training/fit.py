@@ -80,7 +80,8 @@ def fit(cli: NashtuneCLI, session: Session) -> None:
             "--trainer.max_steps -1",
             soft_wrap=True,
         )
-    if throughput.seconds == 0 and game is None:
+    # a run that was killed while it was finishing has no step left and no exported model: it finishes now
+    if throughput.seconds == 0 and game is None and (folder / "export").is_dir():
         console.print(
             f"nothing left to train: this run ended at step {trainer.global_step}; its results are in {folder}"
         )

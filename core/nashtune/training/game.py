@@ -119,7 +119,7 @@ class Game:
     def _refuse_stale_rollouts(self, orders: list[WindowOrder]) -> None:
         """A policy gradient is that of the policy that drew: after one step the completions are another's."""
         stale = [order for order in orders if order.steps > 1]
-        if self.pairing is None and stale:
+        if self._module.loss.rows == "rollouts" and not self._module.loss.uses_old and stale:
             first = stale[0]
             raise InputError(one_step_message(first.size, first.batch_size, first.accumulate, first.epochs))
 
@@ -154,6 +154,7 @@ class Game:
             soft_labels=self._prompts.labels == "soft",
             batch_size=self._prompts.eval_batch_size,
             autocast=trainer.precision_plugin.forward_context,
+            judged_by_scores=module.schedule.scores,
         )
 
     def _start_logits(self) -> Any:

@@ -11,6 +11,7 @@ A loss that compares examples within a micro-batch, as KTO's KL estimate does, s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -22,25 +23,22 @@ from torch import Tensor
 
 from nashtune.errors import InputError
 from nashtune.evaluation.metrics import Means
-from nashtune.interfaces import LossOutput, Schedule, TokenBatch
+from nashtune.interfaces import Schedule, TokenBatch
 from nashtune.interfaces.schedule import Anchor
 from nashtune.logprobs import EngineName
+from nashtune.models.critic import make_critic
+from nashtune.models.member_order import member_share
 from nashtune.models.policy import HFPolicy, PolicyConfig
+from nashtune.models.reward_policy import RewardPolicy
 from nashtune.references.anchored import AnchoredReference
-from nashtune.schedules.offline import OfflineSchedule
 from nashtune.spec.resolve import build, resolve
 from nashtune.training.objective import Objective
 from nashtune.training.optimizer import LearningRate, configure
+from nashtune.training.refusals import refuse_non_finite, refuse_non_finite_gradient, refuse_other_schedules
 
 if TYPE_CHECKING:
     from nashtune.data.module import PreferenceData
     from nashtune.rounds.data import GameData
-
-
-WHAT_TO_DO = (
-    "Nothing was updated by this step. Look at the rows, and start a new run with a lower learning rate "
-    "(--spec.optimizer.lr), gradient clipping (--trainer.gradient_clip_val 1.0) or fp32 (--policy.precision fp32)"
-)
 
 
 class AlignmentModule(LightningModule):
@@ -56,7 +54,8 @@ class AlignmentModule(LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.spec = resolve(spec)
-        self.policy = HFPolicy(PolicyConfig.from_plain(policy))
+        config = PolicyConfig.from_plain(policy)
+        self.policy = RewardPolicy(config, self.spec.head) if self.spec.head is not None else HFPolicy(config)
         self.objective = Objective(self.spec, self.policy, engine, self._mean_over_ranks)
         self.loss, self.kl, self.engine = self.objective.loss, self.objective.kl, self.objective.engine
         self.references = self.objective.references
@@ -66,7 +65,7 @@ class AlignmentModule(LightningModule):
         self.schedule = cast(Schedule, build(self.spec.schedule))
         self.is_game = "sampler" in self.schedule.reads
         if not self.is_game:
-            _refuse_other_schedules(self.schedule, self.spec.schedule.name)
+            refuse_other_schedules(self.schedule, self.spec.schedule.name)
         self.rate = LearningRate(self.spec.optimizer, 1)
         self.planned_steps: int | None = None  # of a game, at most; an offline run knows its steps from its rows
         self._window = Means()
@@ -85,8 +84,13 @@ class AlignmentModule(LightningModule):
         if self.policy.is_loaded:
             return
         self.policy.load()
-        if self.is_game and any(isinstance(phase, Anchor) for one in self.schedule.rounds() for phase in one.phases):
-            # one model in memory: anchor phases score the round's rows with the snapshot in the live policy
+        if self.loss.uses_values:
+            oracle = self.spec.oracle.args.get("path") if self.spec.oracle is not None else None
+            self.policy.critic = make_critic(self.loss.critic_init, self.policy, oracle)
+        anchors = any(isinstance(phase, Anchor) for one in self.schedule.rounds() for phase in one.phases)
+        if self.is_game and anchors and self.loss.rows != "rollouts":
+            # one model in memory: anchor phases score the round's rows with the snapshot in the live policy. Rollouts
+            # are few and new at each step: there, switching the adapter off is cheaper than loading weights
             for name, reference in self.references.items():
                 if reference.snapshot is not None:
                     self.references[name] = AnchoredReference(reference.snapshot)
@@ -146,12 +150,18 @@ class AlignmentModule(LightningModule):
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         """The micro-batch's share of the objective."""
+        if self.spec.head is not None and self.spec.head.own_order:
+            share = member_share(batch.rows, self.spec.head.members, torch.initial_seed(), self.trainer.current_epoch)
+            batch = replace(batch, share=share)
         output = self.objective.evaluate(batch)
-        self._refuse_non_finite(output, batch)
+        refuse_non_finite(output, batch, self.trainer.global_step, lambda row: self.data.where("train", row))
         accumulate = self.trainer.accumulate_grad_batches
         window = self.data.window_size(batch_idx, accumulate)
+        tokens = int(batch.completion_mask.sum()) if self.loss.mean_over == "tokens" else None
         if window < float("inf"):
-            self._window.update(output, len(batch), paired=batch.kind != "examples")
+            self._window.update(output, len(batch), paired=batch.kind != "examples", tokens=tokens)
+            if tokens is not None:
+                window = float(cast("GameData", self.data).window_tokens())
         # Lightning divides by `accumulate` and DDP averages over ranks: undo both, the window is the true count.
         return output.values.sum() * (accumulate * self.trainer.world_size / window)
 
@@ -166,11 +176,22 @@ class AlignmentModule(LightningModule):
         means = self._window.compute_and_reset()
         if self.kl is not None:
             self.kl.observe(means)
+        collected = self._observe_round()
         step = self.trainer.global_step + 1  # Lightning counts this step after the hook
         if step % cast(Any, self.trainer).log_every_n_steps == 0:
-            row = {**{f"train/{name}": value for name, value in means.items()}, "train/lr": rate}
+            row = {**{f"train/{name}": value for name, value in means.items()}, "train/lr": rate, **collected}
             self._write(row | ({"train/round": float(self.objective.round)} if self.is_game else {}), step)
         self._step_metrics = means
+
+    def _observe_round(self) -> dict[str, float]:
+        """Tell the controller of a round whose update is over; what a round's rollouts were, at its first step."""
+        prepared = cast("GameData", self.data).prepared if self.is_game else None
+        if prepared is None:
+            return {}
+        first, last = cast("GameData", self.data).ends_of_update()
+        if last and self.kl is not None:
+            self.kl.observe_round(prepared.means, prepared.completions)
+        return {f"rollout/{name}": value for name, value in prepared.means.items()} if first else {}
 
     def _write(self, metrics: Mapping[str, float], step: int) -> None:
         """To the loggers, at the number of optimiser steps done."""
@@ -181,10 +202,7 @@ class AlignmentModule(LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Stop before a gradient that is not finite reaches the weights."""
         gradients = [p.grad for p in self.policy.parameters() if p.grad is not None]
-        if not bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
-            raise InputError(
-                f"step {self.trainer.global_step}: the gradient is not finite, though the loss is. {WHAT_TO_DO}"
-            )
+        refuse_non_finite_gradient(gradients, self.trainer.global_step)
 
     def on_train_batch_end(self, *args: Any) -> None:
         """Show the optimiser step that just ended in the progress bar."""
@@ -219,10 +237,11 @@ class AlignmentModule(LightningModule):
         """Implicit rewards of every pair or example, one list per column."""
         with torch.no_grad():
             output = self.objective.evaluate(batch)
-        columns = {"row": batch.rows, "reward_chosen": output.reward_chosen, "reward_rejected": output.reward_rejected}
+        chosen, rejected = cast(Tensor, output.reward_chosen), cast(Tensor, output.reward_rejected)
+        columns = {"row": batch.rows, "reward_chosen": chosen, "reward_rejected": rejected}
         if batch.desirable is not None:  # unpaired: the two rewards belong to different examples
-            reward = output.reward_chosen.new_empty(len(batch))
-            reward[batch.desirable], reward[~batch.desirable] = output.reward_chosen, output.reward_rejected
+            reward = chosen.new_empty(len(batch))
+            reward[batch.desirable], reward[~batch.desirable] = chosen, rejected
             columns = {"row": batch.rows, "desirable": batch.desirable, "reward": reward}
         return {name: value.tolist() for name, value in columns.items()}
 
@@ -240,25 +259,3 @@ class AlignmentModule(LightningModule):
 
     def _mean_over_ranks(self, value: Tensor) -> Tensor:
         return cast(Tensor, self.trainer.strategy.reduce(value, reduce_op="mean"))
-
-    def _refuse_non_finite(self, output: LossOutput, batch: TokenBatch) -> None:
-        bad = ~torch.isfinite(output.values.detach())
-        if not bool(bad.any()):
-            return
-        owners = batch.rows.repeat(bad.shape[0] // len(batch))
-        rows = [self.data.where("train", int(row)) for row in owners[bad.to(owners.device)][:5]]
-        raise InputError(
-            f"step {self.trainer.global_step}: the loss is not finite on {int(bad.sum())} of {len(batch)} rows: "
-            f"{', '.join(rows)}. {WHAT_TO_DO}"
-        )
-
-
-def _refuse_other_schedules(schedule: Schedule, name: str) -> None:
-    """Without a sampler there is one data set, and one round over it; anything else must not pass for it."""
-    rounds = schedule.rounds()
-    if rounds != OfflineSchedule().rounds():
-        phases = "; ".join(", ".join(type(phase).__name__.lower() for phase in one.phases) for one in rounds)
-        raise InputError(
-            f"spec.schedule: '{name}' draws no completions and declares {len(rounds)} round(s) ({phases}); without a "
-            "sampler there is one round of anchor, update: use schedule: offline"
-        )

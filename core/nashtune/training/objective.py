@@ -6,6 +6,7 @@ Legend: B = pairs, N = sequences, M = completion tokens, S = rollouts, V = vocab
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from nashtune.interfaces import (
@@ -22,12 +23,13 @@ from nashtune.interfaces import (
 from nashtune.kl.estimators import with_token_kl
 from nashtune.logprobs import EngineName, get_engine
 from nashtune.spec.resolve import build
-from nashtune.training.batches import example_batch, pair_batch, rollout_batch
+from nashtune.training.batches import example_batch, pair_batch, rollout_batch, score_batch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from nashtune.models.policy import HFPolicy
+    from nashtune.models.reward_policy import RewardPolicy
     from nashtune.spec.model import Spec
 
 
@@ -70,7 +72,7 @@ class Objective:
                 gives logits.
         """
         seen, statistics = self._look(batch, token_kl)
-        beta = self.kl.beta(seen) if self.kl is not None else None
+        beta = batch.beta if batch.beta is not None else self.kl.beta(seen) if self.kl is not None else None
         step = Step(beta=beta, mean_over_ranks=self._mean_over_ranks, round=self.round, scale=self.scale)
         output = self.loss(seen, step)
         extra = dict(self.kl.report(seen, beta)) if self.kl is not None and beta is not None else {}
@@ -88,13 +90,17 @@ class Objective:
 
     def _look(self, batch: TokenBatch, token_kl: bool) -> tuple[LossBatch, dict[str, Tensor]]:
         """What the loss sees, and sums of per-token statistics (N,)."""
+        if self.loss.reads == "scores":
+            return score_batch(batch, cast("RewardPolicy", self._policy).scores(batch)), {}
         features = self._policy.forward(batch, self.engine)
         policy = self.engine.logprobs(features, batch)
         anchors: dict[str, LogProbs] = {}
         statistics: dict[str, Tensor] = {}
         wanted = self.kl.statistics if self.kl is not None else ()
         for name, reference in self.references.items():
-            if name == "ref" and reference.gives_logits and (wanted or token_kl):
+            if (known := batch.per_token.get(f"ref:{name}")) is not None:  # measured once, before the update
+                anchors[name] = replace(policy, token_logp=known)
+            elif name == "ref" and reference.gives_logits and (wanted or token_kl):
                 frozen = reference.forward(batch, self.engine)
                 anchors[name] = self.engine.logprobs(frozen, batch)
                 fn = with_token_kl(self.kl.token_statistics if self.kl and wanted else None, token_kl)
@@ -102,6 +108,8 @@ class Objective:
             else:
                 anchors[name] = reference.logprobs(batch, self.engine)
         if batch.kind == "rollouts":
-            return rollout_batch(batch, policy, anchors), statistics
+            frozen_M = {name: anchor.token_logp for name, anchor in anchors.items()}
+            value_M = self._policy.values(features, batch, self.engine) if self.loss.uses_values else None
+            return rollout_batch(batch, policy, frozen_M, value_M), statistics
         make = pair_batch if batch.kind == "pairs" else example_batch
         return make(batch, policy, anchors, statistics), statistics

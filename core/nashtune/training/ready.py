@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from nashtune.errors import InputError
+from nashtune.models.member_order import check_passes
 from nashtune.models.preflight import load_tokenizer, preflight
 from nashtune.models.sizes import context_length
 
@@ -61,6 +62,8 @@ def ready(cli: NashtuneCLI, stage: str, console: Console, *, completion_room: in
 
 def _settings(cli: NashtuneCLI, stage: str, trainer: Any) -> None:
     module = cli.model
+    if module.spec.head is not None and stage == "fit":
+        check_passes(module.spec.head, trainer["max_epochs"])
     if module.is_game and stage != "fit":
         raise InputError(
             f"nashtune {stage}: the spec '{module.spec.name}' is a game, whose rows come from its own rounds; "

@@ -62,7 +62,7 @@ class Samples(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Answers of the starting weights; a resumed run has them on disk."""
         module = cast("AlignmentModule", pl_module)
-        prompts = module.data.sample_prompts(self.settings.prompts)
+        prompts = self._prompts(module)
         if not prompts or self.answers or trainer.global_step > 0:
             return
         texts, _ = self._sample(module, [ids for _, ids in prompts])
@@ -72,7 +72,7 @@ class Samples(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Answers of the trained weights, and the KL divergence to `ref` where it gives log-probs of new text."""
         module = cast("AlignmentModule", pl_module)
-        prompts = module.data.sample_prompts(self.settings.prompts)
+        prompts = self._prompts(module)
         if not prompts:
             return
         texts, sequences = self._sample(module, [ids for _, ids in prompts])
@@ -91,6 +91,11 @@ class Samples(Callback):
             ref_S = reference.logprobs(batch, module.engine).sums
         k1, k3 = sampled_kl(policy_S, ref_S)
         self.kl = {"k1": k1, "k3": k3, "completions": float(len(sequences))}
+
+    def _prompts(self, module: AlignmentModule) -> list[tuple[str, list[int]]]:
+        """None for what does not answer prompts: a score head, or a model that names the better of two answers."""
+        answers = module.loss.reads == "logprobs" and module.loss.rows != "comparisons"
+        return module.data.sample_prompts(self.settings.prompts) if answers else []
 
     def _sample(
         self, module: AlignmentModule, prompts: list[list[int]]

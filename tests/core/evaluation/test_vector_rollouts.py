@@ -18,8 +18,8 @@ def test_a_vector_has_one_list_for_each_completion():
     ("change", "match"),
     [
         ({"polcy": [[1.0]]}, "did you mean 'policy'"),
-        ({"policy": [-1.0, -2.0]}, "one list of per-token log-probs for each completion"),
-        ({"policy": [[-1.0], []]}, "one list of per-token log-probs for each completion"),
+        ({"policy": [-1.0, -2.0]}, "one list of per-token numbers for each completion"),
+        ({"policy": [[-1.0], []]}, "one list of per-token numbers for each completion"),
         ({"policy": [["x"], [1.0]]}, "'x' is not a finite number"),
         ({"ref": [[-1.0], [-1.0]]}, r"ref: completions of \[1, 1\] tokens, but policy has \[3, 2, 4\]"),
         ({"score": [0.5]}, "score: 1 numbers, but policy has 3 completions"),

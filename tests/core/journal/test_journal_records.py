@@ -8,11 +8,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from nashtune.interfaces.oracle import Judgement
+from nashtune.interfaces.oracle import Judgement, Scored
 from nashtune.interfaces.pairing import Paired
 from nashtune.interfaces.sampler import Completion
 from nashtune.journal.records import (
-    Score,
     completions_name,
     judgements_name,
     read_completions,
@@ -65,9 +64,9 @@ def test_judgements_keep_what_has_no_answer(journal: Journal) -> None:
 
 def test_scores_with_and_without_a_variance(journal: Journal) -> None:
     rows = [
-        Score(prompt=0, role="policy", k=0, mean=0.1),
-        Score(prompt=0, role="opponent", k=1, mean=-2.5, variance=0.25),
-        Score(prompt=1, role="policy", k=0, mean=math.inf, variance=0.0),
+        Scored(prompt=0, role="policy", k=0, mean=0.1),
+        Scored(prompt=0, role="opponent", k=1, mean=-2.5, variance=0.25, members=(-3.0, -2.0)),
+        Scored(prompt=1, role="policy", k=0, mean=math.inf, variance=0.0),
     ]
     write_scores(journal, 1, 5, rows)
     assert read_scores(journal, 1, 5) == rows

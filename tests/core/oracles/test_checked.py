@@ -54,7 +54,15 @@ def test_probabilities_and_no_verdict_pass():
         (torch.tensor([0.5, 1.0]), "gave Tensor"),
         (Rewards(mean=torch.tensor([0.5])), "gave Rewards"),
         (Rewards(mean=torch.tensor([0.5, float("inf")])), "gave inf for 'bb'"),
-        (Rewards(mean=torch.tensor([float("nan"), 1.0])), "gave nan for 'a'"),
+        (Rewards(mean=torch.tensor([float("nan"), 1.0])), r"gave nan for 'a' \(prompt 'p'\)"),
+        (Rewards(mean=torch.zeros(2), variance=torch.zeros(3)), r"gave a variance: Tensor of shape \(3,\)"),
+        (Rewards(mean=torch.zeros(2), variance=torch.tensor([0.0, -1.0])), r"variances >= 0, and gave -1.0 for 'bb'"),
+        (Rewards(mean=torch.zeros(2), variance=torch.tensor([torch.inf, 0.0])), "and gave inf for 'a'"),
+        (Rewards(mean=torch.zeros(2), members=torch.zeros(2)), r"gave members: Tensor of shape \(2,\)"),
+        (
+            Rewards(mean=torch.zeros(2), members=torch.tensor([[0.0, 1.0], [2.0, torch.nan]])),
+            r"finite members, and gave nan of member 1 for 'bb' \(prompt 'p'\)",
+        ),
     ],
 )
 def test_no_rewards(given, said):

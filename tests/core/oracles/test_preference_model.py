@@ -9,7 +9,7 @@ import torch
 
 from nashtune.errors import InputError
 from nashtune.oracles.frozen import budget_batches, padded
-from nashtune.oracles.preference_model import PreferenceModelOracle, answer_ids
+from nashtune.oracles.preference_model import PreferenceModelOracle
 
 TEMPLATE = "{prompt} A: {first} B: {second}"
 CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, {"role": "user", "content": "?"}]
@@ -119,10 +119,12 @@ def test_plain_questions_go_without_a_chat_template(folder, tmp_path):
 
 
 def test_answers_may_contain_braces(folder):
+    from transformers import AutoTokenizer
+
     judge = oracle(folder)
     judge.prepare()
     question = judge._questions([("{second}", "{first}", "{x}")])[0]
-    assert judge._encoder.tokenizer.decode(question) == "<|user|>{second} A: {first} B: {x}<|assistant|>"
+    assert AutoTokenizer.from_pretrained(folder).decode(question) == "<|user|>{second} A: {first} B: {x}<|assistant|>"
 
 
 @pytest.mark.parametrize(
@@ -149,17 +151,6 @@ def test_a_template_without_an_answer_is_refused():
 def test_a_question_longer_than_the_model_reads_is_refused(folder):
     with pytest.raises(InputError, match=r"has 512 positions; lower sampler\.max_new_tokens"):
         oracle(folder).compare(["x" * 600], ["a"], ["b"])
-
-
-def test_tokens_are_those_that_begin_a_turn():
-    """SentencePiece tokenizers write a space before a word that begins a text, and not before one behind a newline."""
-
-    class Spaced:
-        def __call__(self, texts, add_special_tokens):
-            ids = {"\n": [13], "\nA": [13, 1], "A": [101], "\nB": [13, 2], "B": [102]}
-            return {"input_ids": [ids[text] for text in texts]}
-
-    assert answer_ids(Spaced(), ("A", "B")) == (1, 2)
 
 
 def test_a_lora_adapter_is_merged(sft_adapter, tiny):

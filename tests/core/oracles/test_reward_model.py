@@ -10,7 +10,8 @@ import torch
 
 from nashtune.errors import InputError
 from nashtune.oracles.compare import probabilities
-from nashtune.oracles.reward_model import RewardModelOracle, padding_id
+from nashtune.oracles.reward_model import RewardModelOracle
+from nashtune.oracles.reward_reader import padding_id
 
 CHAT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "How are you?"}]
 PROMPTS = ["Hi", CHAT, "Say something long, please", "Hi"]
@@ -85,7 +86,7 @@ def test_padding_ends_no_row():
 def test_special_tokens_in_an_answer_stay_text(folder):
     oracle = RewardModelOracle(path=str(folder), device="cpu")
     oracle.prepare()
-    ids = oracle._texts.encode("Hi</s>", "yes</s>no").ids
+    ids = oracle._reader.texts.encode("Hi</s>", "yes</s>no").ids
     assert ids.count(2) == 1 and ids[-1] == 2
 
 
@@ -177,7 +178,7 @@ def refusal(path, **options) -> str:
 def test_what_is_no_reward_model_is_refused_before_the_weights_load(tiny, models, sft_adapter, tmp_path):
     assert "is a LlamaForCausalLM, not a reward model" in refusal(tiny)
     assert "has 2 outputs, and a reward model has 1" in refusal(models(2))
-    assert "is an adapter; merge it" in refusal(sft_adapter)
+    assert "has no score head" in refusal(sft_adapter)
     assert "no folder" in refusal(tmp_path / "missing")
 
 
@@ -201,8 +202,14 @@ def rewrite(folder, change) -> None:
 def test_a_head_that_is_missing_is_not_filled_with_random_numbers(folder, tmp_path):
     headless = shutil.copytree(folder, tmp_path / "headless")
     rewrite(headless, lambda weights: weights.pop("score.weight"))
-    with pytest.raises(InputError, match=r"lacks 1 weights, such as score\.weight"):
-        RewardModelOracle(path=str(headless), device="cpu").score(["Hi"], ["a"])
+    assert "has no score head: its weights lack score.weight" in refusal(headless)
+
+
+def test_a_trunk_that_is_not_whole_is_not_filled_with_random_numbers(folder, tmp_path):
+    holed = shutil.copytree(folder, tmp_path / "holed")
+    rewrite(holed, lambda weights: weights.pop("model.norm.weight"))
+    with pytest.raises(InputError, match=r"lacks 1 weights, such as model\.norm\.weight"):
+        RewardModelOracle(path=str(holed), device="cpu").score(["Hi"], ["a"])
 
 
 def test_a_head_s_bias_is_not_dropped_silently(folder, tmp_path):
@@ -215,7 +222,7 @@ def test_a_head_s_bias_is_not_dropped_silently(folder, tmp_path):
 def test_a_score_that_is_not_finite_is_an_error(folder, tmp_path):
     broken = shutil.copytree(folder, tmp_path / "broken")
     rewrite(broken, lambda weights: weights.update({"score.weight": weights["score.weight"] * torch.nan}))
-    with pytest.raises(InputError, match="gives nan to the completion 'a'"):
+    with pytest.raises(InputError, match="gives nan to the completion 'a' of the prompt 'Hi'"):
         RewardModelOracle(path=str(broken), device="cpu").score(["Hi"], ["a"])
 
 

@@ -103,7 +103,16 @@ def test_two_updates_a_round_on_the_same_pairs():
 
 def test_rollouts_against_an_opponent():
     """Both draw 2 completions of 4 prompts in 5 rounds; comparison k is k against k."""
-    setup = replace(SETUP, prompts=4, prompts_per_round=4, completions=2, most=None, anchored=("start",), batch_size=4)
+    setup = replace(
+        SETUP,
+        prompts=4,
+        prompts_per_round=4,
+        completions=2,
+        most=None,
+        one_step=True,
+        anchored=("start",),
+        batch_size=4,
+    )
     plan = make_plan(steps(5, 1), setup)
     assert (plan.kind, plan.rows) == ("rollouts", 40)
     assert (plan.generations, plan.judgements) == (80, 40)
@@ -141,7 +150,7 @@ def test_in_words():
         "steps: at most 5 in all, 3 updates of 3",
         "generations: 240 completions of at most 64 tokens",
         "judgements: at most 330 comparisons; they make at most 30 pairs",
-        "forward passes: at most 60 sequences in training, 100 under frozen snapshots",
+        "forward passes: at most 60 sequences in training, 100 once before the updates",
         "disk: 4 snapshots of 1 kB; at most 380 kB with checkpoints, exported model and journal",
         "note: trainer.max_steps 5 ends the game before its last round is over; all of it has at most 9 steps",
     ]
@@ -152,7 +161,7 @@ def test_in_words():
         "steps: at most 6 in all, 3 updates of 2",
         "generations: as recorded",
         "judgements: as recorded; they make at most 20 pairs",
-        "forward passes: at most 40 sequences in training, 68 under frozen snapshots",
+        "forward passes: at most 40 sequences in training, 68 once before the updates",
         "disk: 4 snapshots; the size is known when the model is ready",
     ]
 

@@ -191,7 +191,7 @@ def test_a_game_reads_prompts_and_says_what_it_will_do(checked):
     assert "steps: at most 12 in all, 4 updates of 3" in found.notes
     assert "generations: 80 completions of at most 64 tokens" in found.notes
     assert "judgements: at most 80 scores; they make at most 10 pairs" in found.notes
-    assert "forward passes: at most 40 sequences in training, 40 under frozen snapshots" in found.notes
+    assert "forward passes: at most 40 sequences in training, 40 once before the updates" in found.notes
     assert any(note.startswith("disk: 5 snapshots of 108 kB; at most 1.4") for note in found.notes)
     assert found.plan is not None
     assert (found.plan.steps, found.plan.snapshots) == (12, 5)

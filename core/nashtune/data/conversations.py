@@ -1,9 +1,10 @@
-"""A prompt and a completion as the one sequence of tokens that a reward model reads."""
+"""A prompt and a completion as the one sequence of tokens that a reward model reads, in training and in judging."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Literal
 
 from nashtune.data.specials import SpecialTokens
@@ -42,21 +43,25 @@ class Conversations:
 
     Args:
         tokenizer: The reward model's own; it need not be the policy's.
-        rendering: "chat", "plain" or "pair".
+        rendering: "chat": the whole conversation through the chat template, without the marker that would open another
+            turn; "plain": prompt, completion and EOS put together, behind what the tokenizer puts before a text, BOS
+            at most once; "pair": two segments.
         path: The model, for messages.
+        option: The option that chose the rendering, for messages.
 
     Raises:
         InputError: "chat" and the tokenizer has no chat template.
     """
 
-    def __init__(self, tokenizer: Any, rendering: Rendering, path: str) -> None:
+    def __init__(self, tokenizer: Any, rendering: Rendering, path: str, option: str = "oracle.template") -> None:
         self.tokenizer = tokenizer
         self._rendering = rendering
         self._path = path
+        self._option = option
         self._specials = SpecialTokens(tokenizer)
         if rendering == "chat" and not tokenizer.chat_template:
             raise InputError(
-                f"oracle.template: chat, but the tokenizer of {path} has no chat template; set oracle.template: plain "
+                f"{option}: chat, but the tokenizer of {path} has no chat template; set {option}: plain "
                 "(or pair, for an encoder), or add the chat_template.jinja that it was trained with"
             )
 
@@ -71,11 +76,23 @@ class Conversations:
         text = self._text(prompt)
         if self._rendering == "plain":
             ids = list(self.tokenizer(text + completion, verbose=False)["input_ids"])
-            end = self.tokenizer.eos_token_id
-            return Tokens(ids if end is None or ids[-1:] == [end] else [*ids, end])
+            bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+            if bos is not None and ids[:2] == [bos, bos]:  # the text had one written at its beginning
+                ids = ids[1:]
+            return Tokens(ids if eos is None or ids[-1:] == [eos] else [*ids, eos])
         both = self.tokenizer(text, completion, verbose=False, return_token_type_ids=True)
         reads = "token_type_ids" in self.tokenizer.model_input_names
         return Tokens(list(both["input_ids"]), list(both["token_type_ids"]) if reads else None)
+
+    def before(self, prompt: Prompt, completion: str) -> int:
+        """Tokens of the input that stand before the completion: those that it shares with another completion's."""
+        other = "y" if completion.lstrip().startswith("x") else "x"
+        pairs = zip(self.encode(prompt, completion).ids, self.encode(prompt, other).ids, strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    def written(self, prompt: Prompt, completion: str) -> bool:
+        """Whether a special token is written in the text of the input."""
+        return any(map(self._specials.found, (*(turn["content"] for turn in messages_of(prompt)), completion)))
 
     def _chat(self, messages: list[dict[str, str]], completion: str) -> list[int]:
         from jinja2 import TemplateError
@@ -83,9 +100,11 @@ class Conversations:
         conversation = [*messages, {"role": "assistant", "content": completion}]
         marked = [{**turn, "content": self._specials.mark(turn["content"])} for turn in conversation]
         try:
-            text = self.tokenizer.apply_chat_template(marked, tokenize=False)
+            text = self.tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=False)
         except TemplateError as error:
-            raise InputError(f"oracle: the chat template of {self._path} refuses a conversation: {error}") from error
+            raise InputError(
+                f"{self._option}: the chat template of {self._path} refuses a conversation: {error}"
+            ) from error
         return self._specials.encode([text])[0]
 
     def _text(self, prompt: Prompt) -> str:
@@ -93,6 +112,6 @@ class Conversations:
         if isinstance(prompt, str) or (len(messages) == 1 and messages[0]["role"] == "user"):
             return messages[0]["content"]
         raise InputError(
-            f"oracle.template: {self._rendering} takes texts, and a prompt is a conversation of {len(messages)} "
-            "messages; use oracle.template: chat"
+            f"{self._option}: {self._rendering} takes texts, and a prompt is a conversation of {len(messages)} "
+            f"messages; use {self._option}: chat"
         )

@@ -1,0 +1,206 @@
+"""From a spec and a bandit to a report: what `nashtune verify` does with a file of rewards, for Python.
+
+Legend: X = prompts, n = arms of the largest prompt, D = draws of the noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from nashtune.errors import InputError
+from nashtune.games.bandit import Arms
+from nashtune.games.bandit_coefficients import Coefficients, Components, components_of
+from nashtune.games.bandit_optimum import optimum
+from nashtune.games.bandit_pairs import pair_optimum
+from nashtune.games.bandit_report import BanditReport, Line
+from nashtune.games.bandit_table import Table, drawn_table, table_of
+from nashtune.games.bandit_theory import (
+    LINEAR,
+    Form,
+    OwnForm,
+    by_size,
+    detached_form,
+    kl_of,
+    matched_beta,
+    mean_kl,
+    own_form,
+    quadratic_risks,
+    vanilla_form,
+)
+from nashtune.games.closed_forms import weighted
+from nashtune.games.matrices import Array
+from nashtune.games.risk import Risk, from_gains
+from nashtune.interfaces import Schedule
+from nashtune.plugins.static import class_info
+from nashtune.spec.resolve import build
+
+if TYPE_CHECKING:
+    from nashtune.spec.model import Spec
+
+DRAWS = {"rollouts": 20_000, "pairs": 1_000}
+"""Draws of the noise, by what the loss reads: an update on pairs solves a linear system for each draw."""
+ROWS_AT_ONCE = 400_000
+COUPLED = 1e-6
+"""A difference between the policy alone and among the draws above which the loss is said to compare prompts."""
+
+
+def verify_bandit(spec: Spec, prompts: Sequence[Arms], *, draws: int | None = None, seed: int = 0) -> BanditReport:
+    """Where a spec's own loss and KL controller come to rest, and how risky that is.
+
+    Args:
+        spec: The resolved spec.
+        prompts: The bandit.
+        draws: Of the noise, for the risk; None for 20000, or 1000 for a loss of pairs.
+        seed: Of the draws.
+
+    Raises:
+        InputError: the spec does not learn from rewards or pairs.
+        CheckFailed: there is no finite optimum.
+    """
+    _refuse_other_specs(spec)
+    components = components_of(spec)
+    count = (draws or DRAWS[components.loss.rows]) if any((arms.sigma > 0).any() for arms in prompts) else 1
+    random = np.random.default_rng(seed)
+    table, drawn = table_of(prompts), drawn_table(prompts, count, random)
+    solve = _rollouts if components.loss.rows == "rollouts" else _pairs
+    policy, policies, own, beta, notes = solve(spec, components, table, drawn)
+    base = _base_beta(spec, beta, table)
+    return BanditReport(
+        spec=spec.name,
+        prompts=prompts,
+        beta=beta,
+        spec_line=_line(spec.name, base, policy, policies, table, drawn, prompts),
+        own=own,
+        theory=_theory(base, mean_kl(policies, drawn), table, drawn, prompts, notes),
+        quadratic=quadratic_risks(prompts),
+        seed=seed,
+        notes=notes,
+    )
+
+
+Solved = tuple[Array, Array, OwnForm | None, Array | None, list[str]]
+"""Policy (X, n), policies of the draws (D X, n), the closed form, β of each arm (X, n), notes."""
+
+
+def _rollouts(spec: Spec, components: Components, table: Table, drawn: Table) -> Solved:
+    coefficients = Coefficients(components, table)
+    coefficients.steady()
+    policy = np.exp(optimum(coefficients, table))
+    notes = [f"the policy is at rest under {spec.loss.name}: all arms of a prompt are pushed alike"]
+    prompts = len(table.held)
+    chunk = prompts * max(1, ROWS_AT_ONCE // table.held.size)
+    found, apart = [], 0.0
+    for start in range(0, len(drawn.held), chunk):
+        part = table.before(drawn.without(start).first(chunk))
+        among = Coefficients(components, part)
+        among.steady()
+        solved = np.exp(optimum(among, part))
+        apart = max(apart, float(np.abs(solved[:prompts] - policy).max()))
+        found.append(solved[prompts:])
+    if apart > COUPLED:
+        notes.append(
+            f"the loss compares prompts with one another: among the draws' prompts the policy differs by {apart:.1e}; "
+            "the risk is that of a batch that holds all draws"
+        )
+    beta = None if coefficients.beta_S is None else table.padded(coefficients.beta_S)
+    return policy, np.concatenate(found), own_form(coefficients), beta, notes
+
+
+def _pairs(spec: Spec, components: Components, table: Table, drawn: Table) -> Solved:
+    solved = pair_optimum(spec, components, table)
+    rounds = f"{solved.rounds} update" + ("s" if solved.rounds != 1 else "")
+    notes = [f"pairs: both answers from the policy, labels P(y ≻ y') = σ(R − R'), {rounds}, each to its minimiser"]
+    notes += solved.notes
+    policies = np.exp(pair_optimum(spec, components, drawn).log_policy)
+    own = None
+    if solved.beta is not None:
+        form, level = by_size(weighted, table, solved.score, solved.beta)
+        own = OwnForm(name=LINEAR, policy=form, level=level)
+    return np.exp(solved.log_policy), policies, own, solved.beta, notes
+
+
+def _refuse_other_specs(spec: Spec) -> None:
+    reads = class_info(spec.loss.target).attributes
+    rows = reads["rows"]
+    if reads["reads"] == "scores":
+        raise InputError(
+            f"verify {spec.name}: it trains a reward model, but a bandit gives rewards; verify a spec that learns "
+            "from rewards, such as rloo"
+        )
+    if rows == "rollouts" and not cast(Schedule, build(spec.schedule)).scores:
+        raise InputError(
+            f"verify {spec.name}: its completions are judged against an opponent's, and a bandit gives rewards; play "
+            "it on a preference matrix, or verify a spec of reinforcement learning such as rloo"
+        )
+    if rows not in DRAWS:
+        raise InputError(
+            f"verify {spec.name}: the loss '{spec.loss.name}' reads {rows}, and a bandit has rollouts or pairs to give"
+        )
+
+
+def _base_beta(spec: Spec, beta: Array | None, table: Table) -> float | None:
+    """β of the theory's lines: the controller's own where it has one, else the mean over what the reference draws."""
+    if beta is None or spec.kl is None:
+        return None
+    stated = spec.kl.args.get("beta")
+    if isinstance(stated, int | float):
+        return float(stated)
+    weight = np.where(table.held, np.exp(table.log_reference), 0.0)
+    return float((weight * beta).sum() / len(table.held))
+
+
+def _theory(
+    base: float | None, kl: float, table: Table, drawn: Table, prompts: Sequence[Arms], notes: list[str]
+) -> list[Line]:
+    if base is None:
+        notes.append("the spec has no β, so that no closed form is beside it")
+        return []
+    forms: list[tuple[str, float, Form]] = [("vanilla KL, π₀ exp(R/β)", base, vanilla_form(base))]
+    if all((arms.sigma > 0).all() for arms in prompts):
+        forms.append(("variance-weighted KL, detached, v not clipped", base, detached_form(base)))
+    else:
+        notes.append(
+            "an arm without noise: the variance-weighted closed form and the exact risk of small aware steps need σ > 0"
+        )
+    if kl > 0:
+        matched = matched_beta(drawn, kl)
+        forms.append(("vanilla KL at the spec's mean KL", matched, vanilla_form(matched)))
+    lines = []
+    for name, beta, form in forms:
+        policy, level = form(table)
+        lines.append(_line(name, beta, policy, form(drawn)[0], table, drawn, prompts, level))
+    return lines
+
+
+def _line(
+    name: str,
+    beta: float | None,
+    policy: Array,
+    policies: Array,
+    table: Table,
+    drawn: Table,
+    prompts: Sequence[Arms],
+    level: Array | None = None,
+) -> Line:
+    gold = np.zeros(table.held.shape)
+    reference = np.where(table.held, np.exp(table.log_reference), 0.0)
+    for number, arms in enumerate(prompts):
+        gold[number, : arms.size] = arms.gold
+    moved_DXn = (policies.reshape(-1, *gold.shape)) - reference
+    gains_D = (moved_DXn * gold).sum((1, 2)) / len(prompts)
+    risk: Risk = from_gains(gains_D, float(np.abs(gold).max()))
+    return Line(
+        name=name,
+        beta=beta,
+        level=level,
+        policy=[policy[number, : arms.size] for number, arms in enumerate(prompts)],
+        kl=kl_of(policy, table),
+        gold=(policy * gold).sum(-1),
+        gold_reference=(reference * gold).sum(-1),
+        mean_kl=mean_kl(policies, drawn),
+        gains=gains_D,
+        risk=risk,
+    )

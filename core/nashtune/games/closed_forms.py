@@ -1,0 +1,125 @@
+"""Policies that are known in closed form when every completion of a prompt can be listed: a bandit's arms.
+
+Every function works on the last axis, so that many reward draws are solved at once.
+Legend: n = arms of a prompt, ... = prompts or draws.
+
+Sources: the KL forms are the fixed points of R - β v log(π/π₀); the quadratic ones maximise the estimated reward at a
+given distance from the reference, measured by the plain norm or by the rewards' covariance. All of them are derived
+from the noise model of uncertainty-aware RLHF (arXiv:2410.23726), R = r* + N(0, σ²), and are not quoted from the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from nashtune.games.matrices import Array
+
+BISECTIONS = 200
+"""More than float64 needs: the bracket is down to neighbouring numbers long before."""
+
+
+def kl(policy: Array, reference: Array) -> Array:
+    """KL(policy || reference) in nats over the last axis; an arm of probability 0 adds nothing."""
+    ratio = np.log(np.where(policy > 0, policy, 1.0)) - np.log(reference)
+    divergence: Array = np.where(policy > 0, policy * ratio, 0.0).sum(-1)
+    return divergence
+
+
+def vanilla(reward: Array, reference: Array, beta: float | Array) -> Array:
+    """π₀ exp(R/β), normalised: the optimum of E[R] - β KL(π || π₀) (..., n).
+
+    With R/v in place of R it is the form `precision`, which changes when a constant is added to R.
+    """
+    exponent = np.log(reference) + reward / beta
+    policy = np.exp(exponent - exponent.max(-1, keepdims=True))
+    normalised: Array = policy / policy.sum(-1, keepdims=True)
+    return normalised
+
+
+def weighted(reward: Array, reference: Array, coefficient: Array, *, shift: float = 0.0) -> tuple[Array, Array]:
+    """π₀ exp((R - λ)/c - shift) with λ such that it sums to 1.
+
+    Args:
+        reward: R (..., n).
+        reference: π₀ (..., n), > 0.
+        coefficient: c = β v, each arm's own KL coefficient, > 0 (..., n).
+        shift: 0 for the fixed point of a reward R - c log(π/π₀) that is held constant in the gradient (`detached`); 1
+            for the maximiser of E[R - c log(π/π₀)] (`exact`).
+
+    Returns:
+        The policy (..., n) and λ (...).
+    """
+    reward, c = np.broadcast_arrays(reward, np.asarray(coefficient, dtype=np.float64))
+    low = reward.min(-1) - shift * c.max(-1) - 1.0  # the sum is above 1 here, and at most 1 at the other end
+    high = reward.max(-1)
+    log_reference = np.log(reference)
+
+    def policy(level: Array) -> Array:
+        with np.errstate(over="ignore"):
+            powers: Array = np.exp(log_reference + (reward - level[..., None]) / c - shift)
+        return powers
+
+    level = _root(policy, low, high)
+    found = policy(level)
+    return found / found.sum(-1, keepdims=True), level
+
+
+def reverse(reward: Array, reference: Array, coefficient: Array) -> tuple[Array, Array]:
+    """π₀ / (1 - (R - λ)/c) with λ such that it sums to 1: the optimum of E[R] - c KL(π₀ || π).
+
+    A KL penalty in the loss with the estimator k3 has this fixed point, as its gradient is that of the reverse KL.
+
+    Args:
+        reward: R (..., n).
+        reference: π₀ (..., n), > 0.
+        coefficient: c, > 0 (..., n).
+
+    Returns:
+        The policy (..., n) and λ (...).
+    """
+    reward, c = np.broadcast_arrays(reward, np.asarray(coefficient, dtype=np.float64))
+    pole, high = (reward - c).max(-1), reward.max(-1)
+
+    def policy(level: Array) -> Array:
+        room = 1.0 - (reward - level[..., None]) / c
+        with np.errstate(divide="ignore"):
+            parts: Array = np.where(room > 0, reference / np.where(room > 0, room, 1.0), np.inf)
+        return parts
+
+    level = _root(policy, pole, high)
+    found = policy(level)
+    return found / found.sum(-1, keepdims=True), level
+
+
+def sphere(reward: Array) -> Array:
+    """Direction of the step that gains most estimated reward at ||π - π₀||₂ = const: blind to the variance (..., n)."""
+    direction: Array = reward - reward.mean(-1, keepdims=True)
+    return direction
+
+
+def ellipsoid(reward: Array, variance: Array) -> Array:
+    """The same at (π - π₀)' Σ (π - π₀) = const, Σ = diag(variance): uncertain arms move little (..., n)."""
+    weight = 1.0 / variance
+    level = (weight * reward).sum(-1, keepdims=True) / weight.sum(-1, keepdims=True)
+    direction: Array = weight * (reward - level)
+    return direction
+
+
+def at_distance(direction: Array, reference: Array, radius: float) -> Array:
+    """π₀ + radius d / ||d||₂ (..., n); no policy any more where the radius takes an arm below 0."""
+    stepped: Array = reference + radius * direction / np.linalg.norm(direction, axis=-1, keepdims=True)
+    return stepped
+
+
+def _root(policy: Callable[[Array], Array], low: Array, high: Array) -> Array:
+    """λ at which the policy's sum, which falls as λ grows, is 1 (...)."""
+    low, high = low.copy(), high.copy()
+    for _ in range(BISECTIONS):
+        middle = 0.5 * (low + high)
+        if ((middle <= low) | (middle >= high)).all():
+            break
+        above = policy(middle).sum(-1) > 1.0
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    return np.asarray(0.5 * (low + high), dtype=np.float64)

@@ -1,0 +1,100 @@
+"""The critic: a value before each completion token, for generalised advantage estimation.
+
+Two forms: a linear head on the policy's own trunk, at zero, or a copy of the reward model with a trunk of its own.
+
+Legend: N = sequences, T = positions, M = completion tokens, H = hidden size, K = members of an ensemble.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from nashtune.errors import InputError
+from nashtune.logprobs.positions import model_inputs, predicted
+from nashtune.models.locate import locate
+from nashtune.models.preflight import load_tokenizer
+from nashtune.models.reward_folder import head_width, read_reward_file
+from nashtune.models.reward_loading import load_reward_model
+from nashtune.spec.model import HeadSpec
+
+if TYPE_CHECKING:
+    from nashtune.interfaces import TokenBatch
+    from nashtune.models.policy import HFPolicy
+
+
+class ValueHead(nn.Module):
+    """A linear map of the policy's hidden states, at zero: the first advantages are returns.
+
+    Args:
+        size: Of a hidden state.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(size, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, batch: TokenBatch, hidden_MH: Tensor) -> Tensor:
+        """Values (M,), float32."""
+        with torch.autocast(hidden_MH.device.type, enabled=False):
+            values_M: Tensor = self.linear(hidden_MH.float())[:, 0]
+        return values_M
+
+
+class RewardCritic(nn.Module):
+    """A copy of the reward model that reads its score before each token instead of at the end.
+
+    Args:
+        model: A sequence classifier; the members of an ensemble are averaged.
+        gain: Of its normaliser, per member (K,).
+        bias: Of its normaliser (K,).
+    """
+
+    def __init__(self, model: Any, gain: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.model = model.float().requires_grad_(True)
+        self.register_buffer("gain", gain.float())
+        self.register_buffer("bias", bias.float())
+
+    def forward(self, batch: TokenBatch, hidden_MH: Tensor) -> Tensor:
+        """Values (M,), float32; the policy's hidden states are not read."""
+        trunk = getattr(self.model, self.model.base_model_prefix)
+        hidden_NTH = trunk(**model_inputs(trunk, batch)).last_hidden_state
+        scores_MK = self.model.score(predicted(batch).rows(hidden_NTH)).float()
+        values_M: Tensor = (scores_MK * self.gain + self.bias).mean(1)
+        return values_M
+
+
+def make_critic(init: str, policy: HFPolicy, path: str | None) -> nn.Module:
+    """A critic for a loaded policy.
+
+    Args:
+        init: "zero", or "reward_model" for a copy of the oracle's.
+        policy: Loaded.
+        path: The oracle's folder, where it has one.
+
+    Raises:
+        InputError: the oracle is no single reward model with weights of its own, or its tokens are not the policy's.
+    """
+    if init == "zero":
+        return ValueHead(int(policy.loaded().config.get_text_config().hidden_size)).to(policy.device)
+    option = "spec.loss.value_init: reward_model (spec.oracle.path)"
+    if path is None:
+        raise InputError(f"{option}: the spec's oracle has no folder that a critic could start from; use zero")
+    folder = locate(path, option)
+    members = head_width(folder, option)
+    if members is None:
+        raise InputError(f"{option}: {path} is a language model without a score head; use zero")
+    if load_tokenizer(policy.config.path).get_vocab() != load_tokenizer(path, option).get_vocab():
+        raise InputError(f"{option}: {path} has another vocabulary, and a critic reads the policy's tokens; use zero")
+    head = HeadSpec(members=members)
+    attention = policy.config.attention
+    loaded = load_reward_model(folder, head, precision="fp32", attention=attention, merge=True, seed=0, option=option)
+    file = read_reward_file(folder.path, option)
+    gain = torch.tensor(file.gain) if file is not None else torch.ones(members)
+    bias = torch.tensor(file.bias) if file is not None else torch.zeros(members)
+    return RewardCritic(loaded.model, gain, bias).to(policy.device)

@@ -1,0 +1,118 @@
+"""What a reward spec trains: a language model's trunk with a score head instead of its LM head.
+
+Legend: N = sequences, K = members.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from nashtune.interfaces.batch import TokenBatch
+from nashtune.logprobs.head import base_model
+from nashtune.logprobs.positions import model_inputs
+from nashtune.models.config import PolicyConfig
+from nashtune.models.export import save_model
+from nashtune.models.loading import Loaded, Task
+from nashtune.models.normaliser import Normaliser
+from nashtune.models.policy import HFPolicy
+from nashtune.models.reward_export import finish_export
+from nashtune.models.reward_folder import RewardFile, check_trunk
+from nashtune.models.reward_head import NAME, scores
+from nashtune.models.reward_loading import load_reward_model
+from nashtune.spec.model import HeadSpec
+
+
+class RewardPolicy(HFPolicy):
+    """A reward model, or K of them as heads on one trunk. Nothing is read before `load`.
+
+    It starts from a causal LM (a new head), from a reward model's folder (its head goes on), or from an adapter for
+    either. With LoRA the head is trained and saved with the adapter.
+
+    Args:
+        config: What the run file says.
+        head: What the spec says.
+
+    Attributes:
+        normaliser: What is stored beside the weights; see `normaliser.normalise`.
+        template: How prompt and answer become one text, for the folder's consumers.
+        max_length: Longest text in tokens, for the folder's consumers.
+    """
+
+    task: ClassVar[Task] = "SEQ_CLS"
+
+    def __init__(self, config: PolicyConfig, head: HeadSpec) -> None:
+        super().__init__(config)
+        self.head = head
+        self.normaliser = Normaliser.identity(head.members)
+        self.template = "chat"
+        self.max_length: int | None = None
+
+    @property
+    def members(self) -> int:
+        """Outputs of the head, K."""
+        return int(self.head.members)
+
+    def load(self) -> None:
+        """Reads the weights, makes or reads the head, adds the adapter; with a frozen trunk the head alone is trained.
+
+        Raises:
+            InputError: the folder, its head, the adapter or the LoRA settings are wrong.
+        """
+        if self.model is not None:
+            return
+        check_trunk(self.folder, self.config.lora, self.head)
+        super().load()
+        if self.head.trunk == "frozen":
+            for name, weight in self.loaded().named_parameters():
+                weight.requires_grad_(name.startswith(f"{NAME}."))
+
+    def starting_model(self) -> Loaded:
+        """The weights that training starts from, without the fresh adapter."""
+        return load_reward_model(
+            self.folder,
+            self.head,
+            precision=self.config.precision,
+            attention=self.config.attention,
+            merge=self.config.lora is not None,
+            seed=torch.initial_seed(),
+        )
+
+    def scores(self, batch: TokenBatch) -> Tensor:
+        """Scores of every sequence by every member (N, K), float32, with gradient; not normalised.
+
+        One pass of the trunk for all members, which read its hidden state at the last attended token.
+        """
+        base = base_model(self.loaded())
+        trunk = getattr(base, base.base_model_prefix)
+        hidden_NTH = trunk(**model_inputs(trunk, batch)).last_hidden_state
+        return scores(self.model, hidden_NTH, batch)
+
+    def save_pretrained(self, folder: str | Path, merged: bool = False) -> None:
+        """As `HFPolicy.save_pretrained`: a sequence classifier or an adapter with its head, and `nashtune_reward.json`.
+
+        Args:
+            folder: Made if missing; files of the same name are replaced, and only once everything is written.
+            merged: Add the adapter into the weights and write those.
+        """
+        merge = self.is_lora and (merged or self.merged_in_memory)
+        facts = RewardFile(
+            members=self.members,
+            gain=self.normaliser.gain,
+            bias=self.normaliser.bias,
+            template=self.template,
+            max_length=self.max_length,
+            base=str(self.folder.base) if self.is_lora and not merge else None,
+        )
+        tokenizer = self.tokenizer()
+        save_model(
+            self.loaded(),
+            Path(folder),
+            self.folder,
+            self._settings,
+            merge=merge,
+            finish=lambda written: finish_export(written, facts, tokenizer),
+        )

@@ -1,0 +1,100 @@
+"""`nashtune fit` as a command of its own: started, gone on with, and its end understood."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+
+from nashtune.errors import InputError, Interrupted
+from nashtune.files import write_bytes_atomically
+from nashtune.interfaces.stage import Work
+
+COMMAND = (sys.executable, "-m", "nashtune.cli.main")
+
+
+def train(run: Path, config: Mapping[str, Any], work: Work) -> None:
+    """Train in a run folder until its model is exported; nothing happens where it is.
+
+    Args:
+        run: The run folder. What an earlier attempt has left there is gone on with.
+        config: A run file with a whole spec.
+        work: The stage's.
+
+    Raises:
+        InputError: the training fails; it has said why.
+        Interrupted: it was stopped.
+    """
+    if finished(run):
+        return
+    if can_go_on(run):
+        call(["fit", "--ckpt_path", "last", "--run_dir", str(run)], work)
+    else:
+        shutil.rmtree(run, ignore_errors=True)  # begun, and killed before anything was kept
+        file = run.with_name(f"{run.name}.yaml")
+        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        write_bytes_atomically(file, text.encode())
+        call(["fit", "--config", str(file), "--run_dir", str(run)], work)
+    if not finished(run):
+        raise InputError(f"{run}: the training ended without an exported model; look at its output above")
+
+
+def finished(run: Path) -> bool:
+    """Whether a run is over: its model is exported last, at once or not at all."""
+    return (run / "export").is_dir()
+
+
+def can_go_on(run: Path) -> bool:
+    """Whether a run has kept something: a checkpoint, or the snapshots and the journal of a game."""
+    has_checkpoint = any(run.glob("checkpoints/step=*.ckpt"))
+    return has_checkpoint or ((run / "snapshots").is_dir() and (run / "config.yaml").is_file())
+
+
+def call(arguments: Sequence[str], work: Work) -> None:
+    """Run a nashtune command and wait for it; Ctrl-C and SIGTERM reach it, too.
+
+    Raises:
+        InputError: it fails.
+        Interrupted: it was stopped.
+    """
+    sys.stdout.flush()
+    with subprocess.Popen([*COMMAND, *arguments], stdout=work.stdout, pass_fds=work.inherit) as process:
+        with _terminating(process):
+            while True:
+                try:
+                    code = process.wait()
+                    break
+                except KeyboardInterrupt:  # the terminal has sent it to the command as well, which is saving now
+                    continue
+    name = f"`nashtune {arguments[0]}` in {work.folder}"
+    if code in (130, 143):
+        raise Interrupted(f"{name} was stopped; the same command with this --run_dir goes on with it", code=code)
+    if code < 0:
+        raise InputError(
+            f"{name} was killed by signal {-code} ({signal.Signals(-code).name}); what it had saved is kept, and the "
+            "same command with this --run_dir goes on with it"
+        )
+    if code:
+        raise InputError(f"{name} ended with exit code {code}; its own message stands above")
+
+
+@contextmanager
+def _terminating(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Hand SIGTERM on to the command, which saves what it can."""
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        process.terminate()
+
+    before = signal.signal(signal.SIGTERM, hand_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,85 @@
+"""The folder of a pipeline: which one, whose it is, and that one process at a time works in it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from nashtune.errors import InputError
+from nashtune.files import write_bytes_atomically
+from nashtune.pipeline.model import Pipeline
+
+SAVED = "pipeline.yaml"
+LOCK = ".lock"
+HEADER = "# Written by nashtune. Run it again with: nashtune run THIS_FILE --run_dir NEW_FOLDER\n"
+
+
+def choose_folder(asked: str | None, name: str) -> Path:
+    """The pipeline's folder: the one that is asked for, else the next number under `runs/`.
+
+    Raises:
+        InputError: the folder holds something else than a pipeline.
+    """
+    if asked is None:
+        number = 1
+        while (Path("runs") / f"{name}-{number:03d}").exists():
+            number += 1
+        return Path("runs") / f"{name}-{number:03d}"
+    folder = Path(asked)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--run_dir: {folder} is a file; choose another folder")
+    if folder.is_dir() and not (folder / SAVED).exists():
+        # hidden files: the lock, or what a kill has left of the first write
+        if visible := [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]:
+            held = "holds a single run" if "config.yaml" in visible else "is not empty"
+            raise InputError(
+                f"--run_dir: {folder} {held}, and nothing is ever overwritten; choose another folder, or leave "
+                "--run_dir out for a numbered one"
+            )
+    return folder
+
+
+def save(folder: Path, pipeline: Pipeline) -> None:
+    """Write the resolved pipeline into its folder, where it is not there already."""
+    text = HEADER + yaml.safe_dump(pipeline.to_dict(), sort_keys=False, allow_unicode=True)
+    path = folder / SAVED
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_bytes_atomically(path, text.encode())
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[int]:
+    """Keep other processes out of a folder, until this one and every command that it has started are gone.
+
+    Commands inherit the lock: after a kill of this process alone its training still runs, and a second one in the same
+    run folder would spoil both.
+
+    Yields:
+        File descriptor to hand to such commands.
+
+    Raises:
+        InputError: somebody is at work there, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise InputError(
+            f"--run_dir: {folder} cannot be written to ({error.strerror}); choose another folder"
+        ) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"--run_dir: a pipeline, or the training that one has started, is still at work in {folder}; wait for "
+                "its end, or stop it, and give the same command again"
+            ) from error
+        yield handle
+    finally:
+        os.close(handle)

@@ -1,0 +1,210 @@
+"""What a perplexity filter has found: numbers for people and for `report.json`, and a picture."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nashtune.files import atomic_path
+from nashtune.pipeline.perplexity_rows import PAIR, Candidates, Read
+from nashtune.pipeline.perplexity_rules import Limit, bucket_name, lower_is_chosen, perplexity, quantile
+
+BINS = 40
+POSITIVE = ("chosen", "desirable")
+NEGATIVE = ("rejected", "undesirable")
+COLOURS = {"chosen": "#4c72b0", "rejected": "#c44e52", "own samples": "#222222"}
+OTHERS = ("#55a868", "#8172b2", "#ccb974")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """A row and what became of it.
+
+    Args:
+        row: The row.
+        scored: (nll, tokens) of its answers.
+        passes: Which of them the rule keeps.
+        reason: Why the row is left out; "" when it is kept.
+    """
+
+    row: Candidates
+    scored: Sequence[tuple[float, int]]
+    passes: Sequence[bool]
+    reason: str
+
+    @property
+    def kept(self) -> bool:
+        """Whether anything of it is kept."""
+        return not self.reason
+
+
+def make_report(
+    read: Read, verdicts: Sequence[Verdict], found: Sequence[Limit], borders: Sequence[int], own: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Everything in numbers.
+
+    Args:
+        read: Rows that were read.
+        verdicts: One for each row that was scored.
+        found: The rule's limits.
+        borders: Of the buckets of lengths.
+        own: About the model's own samples: prompts, samples, unfinished, and their (nll, tokens) as `scored`.
+    """
+    by_slot = _by_slot(verdicts)
+    reasons: dict[str, int] = defaultdict(int)
+    for verdict in verdicts:
+        if verdict.reason:
+            reasons[verdict.reason] += 1
+    if read.too_long:
+        reasons["too long"] = read.too_long
+    total = sum(read.read.values())
+    kept = sum(verdict.kept for verdict in verdicts)
+    own_ppl = [perplexity(nll) for nll, _ in own["scored"]]
+    return {
+        "rows": {"read": total, "scored": len(verdicts), "kept": kept, "left_out": dict(reasons)},
+        "kept_share": kept / total,
+        "by_file": _shares(read.read, (verdict.row.source for verdict in verdicts if verdict.kept)),
+        "by_source": _by_source(verdicts),
+        "truncated_prompts": read.truncated,
+        "limits": [_limit(one, borders) for one in found],
+        "lower_perplexity_is_chosen": _lower_is_chosen(verdicts, by_slot),
+        "perplexity": {
+            **{slot: _quantiles(values) for slot, values in _values(by_slot, kept_only=False).items()},
+            **({"own": _quantiles(own_ppl)} if own_ppl else {}),
+        },
+        "tokens": _tokens(by_slot),
+        "own_samples": {key: value for key, value in own.items() if key != "scored"},
+        "histograms": _histograms({**_values(by_slot, kept_only=False), **({"own": own_ppl} if own_ppl else {})}),
+    }
+
+
+def _by_slot(verdicts: Sequence[Verdict]) -> dict[str, list[tuple[float, int, bool]]]:
+    """(nll, tokens, whether it is in what is kept) of every answer, by what it is."""
+    slots: dict[str, list[tuple[float, int, bool]]] = defaultdict(list)
+    for verdict in verdicts:
+        whole = verdict.row.slots[0] != "response"
+        for slot, (nll, tokens), passed in zip(verdict.row.slots, verdict.scored, verdict.passes, strict=True):
+            slots[slot].append((nll, tokens, verdict.kept and (whole or passed)))
+    return slots
+
+
+def _values(slots: Mapping[str, Sequence[tuple[float, int, bool]]], *, kept_only: bool) -> dict[str, list[float]]:
+    return {slot: [perplexity(nll) for nll, _, kept in rows if kept or not kept_only] for slot, rows in slots.items()}
+
+
+def _limit(limit: Limit, borders: Sequence[int]) -> dict[str, Any]:
+    return {
+        "tokens": bucket_name(limit.bucket, borders),
+        "own_samples": limit.own,
+        "from_all_lengths": limit.pooled,
+        "low": limit.low,
+        "high": limit.high,
+    }
+
+
+def _lower_is_chosen(
+    verdicts: Sequence[Verdict], slots: Mapping[str, Sequence[tuple[float, int, bool]]]
+) -> dict[str, float | None]:
+    """Over all answers of both kinds, and within the pairs (a tie counts one half)."""
+    better = [nll for slot in POSITIVE for nll, _, _ in slots.get(slot, ())]
+    worse = [nll for slot in NEGATIVE for nll, _, _ in slots.get(slot, ())]
+    pairs = [(one.scored[0][0], one.scored[1][0]) for one in verdicts if one.row.slots == PAIR]
+    within = [1.0 if w < l else 0.5 if w == l else 0.0 for w, l in pairs]  # noqa: E741 (the papers' w and l)
+    return {"auc": lower_is_chosen(better, worse), "within_pairs": sum(within) / len(within) if within else None}
+
+
+def _by_source(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """By the column `source`, where rows have one."""
+    named = [verdict for verdict in verdicts if verdict.row.data.get("source") is not None]
+    total: dict[str, int] = defaultdict(int)
+    for verdict in named:
+        total[str(verdict.row.data["source"])] += 1
+    return _shares(total, (str(verdict.row.data["source"]) for verdict in named if verdict.kept))
+
+
+def _shares(total: Mapping[str, int], kept: Iterable[str]) -> dict[str, Any]:
+    counts: dict[str, int] = defaultdict(int)
+    for name in kept:
+        counts[name] += 1
+    return {name: {"rows": n, "kept": counts[name], "share": counts[name] / n} for name, n in total.items()}
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float]:
+    return {f"{q:g}": quantile(values, q) for q in (0.05, 0.25, 0.5, 0.75, 0.95)}
+
+
+def _tokens(slots: Mapping[str, Sequence[tuple[float, int, bool]]]) -> dict[str, Any]:
+    """Mean and median answer tokens of each kind, before and after."""
+
+    def sizes(rows: Sequence[tuple[float, int, bool]]) -> dict[str, float] | None:
+        counts = [float(tokens) for _, tokens, _ in rows]
+        return {"mean": sum(counts) / len(counts), "median": quantile(counts, 0.5)} if counts else None
+
+    return {
+        slot: {"before": sizes(rows), "after": sizes([row for row in rows if row[2]])} for slot, rows in slots.items()
+    }
+
+
+def _histograms(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Counts in bins of equal width in log perplexity."""
+    logs = {name: [math.log(value) for value in some if math.isfinite(value)] for name, some in values.items()}
+    everything = [value for some in logs.values() for value in some]
+    low, high = min(everything), max(everything)
+    width = (high - low) / BINS or 1.0
+    counts = {name: [0] * BINS for name in logs}
+    for name, some in logs.items():
+        for value in some:
+            counts[name][min(BINS - 1, int((value - low) / width))] += 1
+    return {"edges": [math.exp(low + i * width) for i in range(BINS + 1)], "counts": counts}
+
+
+def draw(report: Mapping[str, Any], path: Path, *, title: str) -> None:
+    """Histograms of perplexity with the limit, and the share of rows kept by source, as a PNG."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    shares = report["by_source"] or {Path(name).name: part for name, part in report["by_file"].items()}
+    shown = dict(sorted(shares.items(), key=lambda item: -item[1]["rows"])[:12])
+    figure = Figure(figsize=(11, 4.2), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1), facecolor="white")
+    figure.suptitle(title, fontsize=12)
+    left, right = figure.subplots(1, 2, width_ratios=[2.2, 1])
+    edges = report["histograms"]["edges"]
+    others = iter(OTHERS)
+    for name, counts in report["histograms"]["counts"].items():
+        label = "own samples" if name == "own" else name
+        total = sum(counts) or 1
+        colour = COLOURS.get(label) or next(others, "#777777")
+        left.stairs([count / total for count in counts], edges, label=f"{label} ({total})", color=colour, linewidth=1.6)
+    for limit in report["limits"]:
+        for value in (limit["low"], limit["high"]):
+            if value and edges[0] * 0.5 < value < edges[-1] * 2:
+                left.axvline(value, color="#222222", linestyle="--", linewidth=1)
+                what = "" if limit["tokens"] == "all" else f" ({limit['tokens']} tokens)"
+                left.annotate(
+                    f"limit {value:.3g}{what}",
+                    (value, 0.98),
+                    xycoords=("data", "axes fraction"),
+                    rotation=90,
+                    va="top",
+                    ha="right",
+                    fontsize=8,
+                )
+    left.set_xscale("log")
+    left.set_xlabel("perplexity of the answer under the model to be trained")
+    left.set_ylabel("share of answers")
+    left.legend(frameon=False, fontsize=9)
+    names = list(shown)[::-1]
+    right.barh(names, [shown[name]["share"] for name in names], color="#8c9db5")
+    for place, name in enumerate(names):
+        part = shown[name]
+        right.text(0.02, place, f"{part['kept']} of {part['rows']}", va="center", fontsize=8)
+    right.set_xlim(0, 1)
+    right.set_xlabel("share of rows kept")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=130, format="png")

@@ -1,0 +1,70 @@
+"""The critic: where it starts, what it reads, and that it is kept with the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from nashtune.data.collate import completion_batch
+from nashtune.interfaces import TokenBatch
+from nashtune.logprobs import EngineName, get_engine
+from nashtune.models.critic import ValueHead, make_critic
+from nashtune.models.policy import HFPolicy
+
+
+def with_head(policy: HFPolicy) -> ValueHead:
+    head = make_critic("zero", policy, None)
+    assert isinstance(head, ValueHead)
+    policy.critic = head
+    return head
+
+
+@pytest.fixture
+def batch() -> TokenBatch:
+    return completion_batch([((5, 6, 7), (8, 9)), ((5,), (10, 11, 12, 2))])
+
+
+@pytest.mark.parametrize("name", ["tiled", "dense"])
+def test_a_new_head_says_zero_and_its_gradient_reaches_the_head(
+    tiny: Path, load: Callable[..., HFPolicy], batch: TokenBatch, name: EngineName
+) -> None:
+    policy, engine = load(tiny), get_engine(name)
+    head = with_head(policy)
+    values_M = policy.values(policy.forward(batch, engine), batch, engine)
+    assert values_M.tolist() == [0.0] * 6
+    torch.autograd.backward(values_M.sum())
+    gradient = head.linear.weight.grad
+    assert gradient is not None and bool(gradient.abs().sum() > 0)
+
+
+def test_both_engines_give_the_same_hidden_states(tiny: Path, load: Callable[..., HFPolicy], batch: TokenBatch) -> None:
+    policy = load(tiny)
+    found = []
+    for name in ("tiled", "dense"):
+        engine = get_engine(name)
+        found.append(engine.hidden(policy.forward(batch, engine)).detach())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-6)
+
+
+def test_a_value_is_read_before_its_token(tiny: Path, load: Callable[..., HFPolicy], batch: TokenBatch) -> None:
+    """Changing the last token changes no value: the last one is read one position before it."""
+    policy, engine = load(tiny), get_engine("tiled")
+    torch.nn.init.normal_(with_head(policy).linear.weight, generator=torch.Generator().manual_seed(0))
+    other = completion_batch([((5, 6, 7), (8, 13)), ((5,), (10, 11, 12, 14))])
+    values = [policy.values(policy.forward(one, engine), one, engine).detach() for one in (batch, other)]
+    assert torch.equal(values[0], values[1])
+    assert len(set(values[0].tolist())) == 6
+
+
+def test_the_critic_is_trained_and_kept_with_the_policy(tiny: Path, load: Callable[..., HFPolicy]) -> None:
+    policy = load(tiny)
+    before = set(policy.trainable_state_dict())
+    head = with_head(policy)
+    state = {name: weight.clone() for name, weight in policy.trainable_state_dict().items()}
+    assert set(state) - before == {"critic.linear.weight", "critic.linear.bias"}
+    torch.nn.init.ones_(head.linear.weight)
+    policy.load_trainable_state_dict(state)
+    assert bool((head.linear.weight == 0).all())

@@ -1,0 +1,132 @@
+"""Reinforcement learning on a tiny model: what a run leaves, resume, and what must not change its result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lab import Lab
+from nashtune.journal.records import read_completions, read_scores
+from nashtune.journal.store import Journal
+
+SIZES = (
+    *("--spec.schedule.steps", "3", "--data.prompts_per_round", "2", "--spec.sampler.completions", "4"),
+    *("--data.batch_size", "2", "--trainer.accumulate_grad_batches", "2"),
+)
+SPECS = ["ppo", "rloo", "grpo"]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    newest = max((run / "checkpoints").glob("step=*.ckpt"), key=lambda path: int(path.stem.partition("=")[2]))
+    state: dict[str, torch.Tensor] = torch.load(newest, weights_only=True)["state_dict"]
+    return state
+
+
+def same(one: Path, other: Path) -> bool:
+    ours, theirs = weights(one), weights(other)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_run_trains_in_several_steps_a_round_and_says_what_its_rollouts_were(game: Lab, spec: str) -> None:
+    run = game.fit(*SIZES, "--trainer.max_epochs", "2", spec=spec)
+    series = game.metrics(run).series
+    rounds = [value for _, value in series["train/round"]]
+    assert [rounds.count(t) for t in (1.0, 2.0, 3.0)] == [4, 4, 4]  # 8 rollouts in windows of 4, two passes
+    assert [step for step, _ in series["rollout/reward"]] == [1, 5, 9]
+    assert {"rollout/kl_ref_k1", "rollout/kl_ref_k3", "rollout/length", "rollout/beta"} <= series.keys()
+    assert series["rollout/kl_ref_k3"][0][1] == pytest.approx(0.0, abs=1e-6)
+    assert series["rollout/sampler_gap"][0][1] < 1e-4
+    assert all(value >= 0 for _, value in series["rollout/kl_ref_k3"])
+
+
+def test_the_journal_holds_rewards_and_log_probs_of_every_answer(game: Lab) -> None:
+    run = game.fit(*SIZES, "--trainer.max_epochs", "2", spec="ppo")
+    journal = Journal(run / "journal")
+    drawn, _ = read_completions(journal, 2, "policy", 0)
+    scored = read_scores(journal, 2, 0)
+    assert [(one.prompt, one.k) for one in scored] == [(one.prompt, one.k) for one in drawn]
+    measured = journal.read_tensors(2, "measured-000001")
+    tokens = sum(len(one.token_ids) for one in drawn)
+    assert {name: len(values) for name, values in measured.items()} == {
+        "old": tokens,
+        "old_value": tokens,
+        "ref:ref": tokens,
+    }
+
+
+@pytest.mark.parametrize("spec", [*SPECS, "reinforce"])
+@pytest.mark.parametrize("stop", [3, 4])
+def test_a_run_goes_on_from_the_middle_and_from_the_end_of_an_update(game: Lab, spec: str, stop: int) -> None:
+    options = [*SIZES, "--trainer.max_epochs", "2"]
+    if spec == "reinforce":  # a round is one step
+        options = [*SIZES, "--trainer.accumulate_grad_batches", "4", "--spec.schedule.steps", "6"]
+    whole = game.fit(*options, spec=spec, run="whole")
+    game.fit(*options, "--trainer.max_steps", str(stop), spec=spec, run="part")
+    resumed = game.fit("--ckpt_path", "last", *options, "--trainer.max_steps", "-1", spec=None, run="part")
+    assert same(whole, resumed)
+    ours, theirs = game.metrics(whole).series, game.metrics(resumed).series
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert ours[name] == theirs[name], name
+
+
+def test_a_controller_that_moves_goes_on_from_the_middle(game: Lab) -> None:
+    options = [*SIZES, "--trainer.max_epochs", "2", "--spec.kl", "adaptive", "--spec.kl.beta", "0.1"]
+    options += ["--spec.kl.target", "0.001", "--spec.kl.horizon", "20"]
+    whole = game.fit(*options, spec="ppo", run="whole")
+    betas = [value for _, value in game.metrics(whole).series["rollout/beta"]]
+    assert len(set(betas)) == 3, "one move after each round"
+    game.fit(*options, "--trainer.max_steps", "7", spec="ppo", run="part")
+    resumed = game.fit("--ckpt_path", "last", *options, "--trainer.max_steps", "-1", spec=None, run="part")
+    assert same(whole, resumed)
+    assert [value for _, value in game.metrics(resumed).series["rollout/beta"]] == betas
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_micro_batches_change_nothing_but_speed(game: Lab, spec: str) -> None:
+    """Answers of unequal length: a mean of micro-batch means would weigh their tokens differently (trl#2617)."""
+    small = game.fit(*SIZES, "--data.batch_size", "1", "--trainer.accumulate_grad_batches", "4", spec=spec, run="small")
+    large = game.fit(*SIZES, "--data.batch_size", "4", "--trainer.accumulate_grad_batches", "1", spec=spec, run="large")
+    for name, weight in weights(large).items():
+        torch.testing.assert_close(weights(small)[name], weight, rtol=1e-4, atol=1e-6)
+
+
+def test_replaying_a_journal_needs_neither_sampler_nor_oracle(game: Lab) -> None:
+    first = game.fit(*SIZES, spec="rloo", run="first")
+    again = game.fit(
+        *(*SIZES, "--spec.sampler", "recorded", "--spec.sampler.path", str(first), "--spec.sampler.completions", "4"),
+        *("--spec.sampler.max_new_tokens", "6", "--spec.oracle", "none"),
+        spec="rloo",
+        run="again",
+    )
+    assert same(first, again)
+
+
+def test_the_exported_model_has_no_critic(game: Lab) -> None:
+    from nashtune.cli.main import main
+
+    run = game.fit(*SIZES, spec="ppo")
+    assert any(name.startswith("critic.") for name in weights(run))
+    assert main(["export", str(run), "--out", str(game.folder / "out")]) == 0
+    for folder in (run / "export", game.folder / "out"):
+        index = json.loads((folder / "config.json").read_text())
+        assert index["architectures"][0].endswith("ForCausalLM")
+
+
+def test_with_lora_the_critic_trains_beside_the_adapter(game: Lab) -> None:
+    run = game.fit(*SIZES, "--policy.lora.r", "2", spec="ppo")
+    state = weights(run)
+    assert {"critic.linear.weight", "critic.linear.bias"} <= state.keys()
+    assert bool((state["critic.linear.weight"] != 0).any())
+    assert all("lora" in name or name.startswith("critic.") for name in state)
+
+
+def test_a_reinforce_round_of_two_steps_is_refused(game: Lab, refused: object) -> None:
+    message = refused(  # type: ignore[operator]
+        *("fit", "--spec", "reinforce", "--config", str(game.run_file), *SIZES, "--run_dir", str(game.folder / "run"))
+    )
+    assert "a round is one optimiser step" in message
