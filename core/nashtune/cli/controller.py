@@ -20,8 +20,8 @@ SUMMARY = "run a spec's KL controller on a simulated plant, and say whether it s
 EPILOG = """\
 The controller is the object that trains; the plant is simulated. Its KL divergence falls with β, follows with a lag,
 answers an older β where there is a delay, and is measured on noisy rollouts:
-    nashtune controller ppo --spec.kl.name adaptive --spec.kl.target 6
-    nashtune controller ppo --spec.kl.name adaptive --vary gain=horizon,constant --delay 10 --plot gains.png
+    nashtune controller ppo --spec.kl adaptive --spec.kl.beta 0.1 --spec.kl.target 6
+    nashtune controller ppo --spec.kl adaptive --spec.kl.beta 0.1 --vary gain=horizon,constant --plot gains.png
 Exit codes: 0 done, whether it settled or not; 2 the input was wrong."""
 ROUNDS = 400
 START = 0.5
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: a wrong option or spec, or a spec without a KL controller.
     """
-    from nashtune.spec.overrides import Override
+    from nashtune.spec.overrides import parse_override
     from nashtune.spec.resolve import resolve
 
     picture = _picture(args.plot)
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     settings: dict[str, Spec] = {f"{spec.kl.name}": spec}
     if args.vary is not None:
         option, values = _vary(args.vary, spec)
-        changes = {value: Override(("kl", option), value, f"--vary {option}") for value in values}
+        changes = {value: parse_override(f"--spec.kl.{option}", value) for value in values}
         settings = {
             f"{spec.kl.name}, {option} {value}": resolve(args.spec, [*args.overrides, change])
             for value, change in changes.items()

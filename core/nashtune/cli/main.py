@@ -35,6 +35,7 @@ HEAVY: dict[str, str] = {
     "vectors": "check a spec's loss and gradients against known numbers, in float64",
     "verify": "run a method on preference matrices, exactly, and measure its distance from equilibrium",
     "controller": "run a spec's KL controller on a simulated plant, and say whether it settles",
+    "frontier": "best-of-n overoptimisation: true reward and proxy against sqrt KL, and fitted laws",
     "export": "save a run's model as a Hugging Face folder with a model card",
     "run": "run a pipeline: several stages in one command, such as filter, reward model, PPO",
 }

@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     if args.start is not None:
         start = _probabilities(args.start)
         games = [make_game(game.name, game.matrix, start) for game in games]
-    picture = _picture(args.plot)
+    picture = picture_path(args.plot)
 
     from nashtune.games.verify import Sampling, verify
 
@@ -137,7 +137,7 @@ def _bandit(args: argparse.Namespace, name: str | None, sources: Sequence[str]) 
         sources,
         draws=_whole(args.draws, "--draws", least=verify_bandit.FEWEST_DRAWS),
         seed=_whole(args.seed, "--seed", least=0) or 0,
-        picture=_picture(args.plot),
+        picture=picture_path(args.plot),
         json=args.json,
     )
 
@@ -203,7 +203,12 @@ def _probabilities(text: str) -> list[float]:
         raise InputError(f"--start: expected probabilities such as 0.6,0.3,0.1, found '{text}'") from None
 
 
-def _picture(text: str | None) -> Path | None:
+def picture_path(text: str | None) -> Path | None:
+    """Where `--plot` saves.
+
+    Raises:
+        InputError: it is no PNG, or its folder is missing.
+    """
     if text is None:
         return None
     path = Path(text).expanduser()

@@ -23,6 +23,7 @@ REFUSED = {
     "--run": "a run's win rates are no rewards",
 }
 SHOWN_ARMS = 24
+SHOWN_PROMPTS = 6
 FEWEST_DRAWS = 2
 
 
@@ -77,7 +78,7 @@ def _print(report: BanditReport) -> None:
     what = f"{len(prompts)} prompts" if len(prompts) > 1 else f"{prompts[0].size} arms"
     print(f"{report.spec} on {prompts[0].name.partition('[')[0]}: {what}, float64")
     lines = [report.spec_line, *report.theory]
-    for number, arms in enumerate(prompts[:SHOWN_ARMS]):
+    for number, arms in enumerate(prompts[:SHOWN_PROMPTS]):
         if arms.size > SHOWN_ARMS:
             continue
         columns = {"true reward": arms.gold, "σ": arms.sigma, "estimate": arms.estimate}

@@ -48,16 +48,27 @@ class Conversations:
             at most once; "pair": two segments.
         path: The model, for messages.
         option: The option that chose the rendering, for messages.
+        ends_at_eos: Whether the EOS that closes the last turn is the last token, so that the score is read there.
+            ChatML puts a line break behind it; models from elsewhere have been trained with what their template gives.
 
     Raises:
         InputError: "chat" and the tokenizer has no chat template.
     """
 
-    def __init__(self, tokenizer: Any, rendering: Rendering, path: str, option: str = "oracle.template") -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        rendering: Rendering,
+        path: str,
+        option: str = "oracle.template",
+        *,
+        ends_at_eos: bool = False,
+    ) -> None:
         self.tokenizer = tokenizer
         self._rendering = rendering
         self._path = path
         self._option = option
+        self._ends_at_eos = ends_at_eos and tokenizer.eos_token is not None
         self._specials = SpecialTokens(tokenizer)
         if rendering == "chat" and not tokenizer.chat_template:
             raise InputError(
@@ -105,6 +116,8 @@ class Conversations:
             raise InputError(
                 f"{self._option}: the chat template of {self._path} refuses a conversation: {error}"
             ) from error
+        if self._ends_at_eos and text.rstrip().endswith(self.tokenizer.eos_token):
+            text = text.rstrip()
         return self._specials.encode([text])[0]
 
     def _text(self, prompt: Prompt) -> str:

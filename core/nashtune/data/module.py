@@ -184,7 +184,7 @@ class PreferenceData(LightningDataModule):
         found = read_rows(source, self._kind, self.labels, self.ranked_pairs, self.limit, uses_margin=self._uses_margin)
         soft = self.labels == "soft"
         if self._reads == "scores":
-            texts = Conversations(self.tokenizer, self.template, "the policy", "data.template")
+            texts = Conversations(self.tokenizer, self.template, "the policy", "data.template", ends_at_eos=True)
             rows, report = tokenise_whole(found, texts, self.limits, soft=soft, split=split)
         elif self._kind == "comparisons":
             questions = self._questions(self.tokenizer)

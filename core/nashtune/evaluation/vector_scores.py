@@ -57,9 +57,7 @@ def read_scores(inputs: Mapping[str, Any], loss: Loss, where: str) -> tuple[Scor
     if loss.rows == "ranked":
         lists = inputs["scores"]
         if not isinstance(lists, list) or not all(isinstance(one, list) and len(one) > 1 for one in lists) or not lists:
-            raise InputError(
-                f"{where}.scores: expected lists of at least two scores, best first, such as [[1.5, -0.2]]"
-            )
+            raise InputError(f"{where}.scores: expected lists of two scores or more, best first, such as [[1.5, -0.2]]")
         sizes = torch.tensor([len(one) for one in lists])
         leaves = {"scores": _numbers(list(chain.from_iterable(lists)), f"{where}.scores")}
         scores = leaves["scores"]

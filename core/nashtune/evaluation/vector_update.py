@@ -14,7 +14,7 @@ import torch
 from nashtune.errors import InputError
 from nashtune.evaluation.vector_results import CaseResult, Output
 from nashtune.evaluation.vector_rollouts import per_completion
-from nashtune.evaluation.watched import was_read, watch
+from nashtune.evaluation.watched import watch
 from nashtune.interfaces import KLController, Loss, LossOutput, RolloutBatch, Step
 
 if TYPE_CHECKING:
@@ -79,8 +79,12 @@ def evaluate_rollouts(
     return CaseResult(
         _outputs(made, batch, loss, kl, step, output),
         _further(made, batch, loss, output, further),
-        [name for name in sorted(made.given) if _is_standard(name, kl) and not was_read(name, read)],
+        [name for name in sorted(made.given) if _is_standard(name, kl) and name not in read],
     )
+
+
+PER_TOKEN = ("advantage", "target")
+"""One number per token even where every completion has one token and a list cannot show it."""
 
 
 def objective(values_S: Tensor, lengths_S: Tensor, loss: Loss) -> Tensor:
@@ -109,7 +113,8 @@ def _further(
     found: dict[str, Output] = {"objective": float(whole.detach())}
     found |= {f"grad_objective_{name}": value for name, value in _gradients(made, batch, whole).items()}
     for name, value in parts.items():
-        found[name] = per_completion(value, batch.lengths)
+        of_tokens = name in PER_TOKEN or len(batch.lengths) < len(batch.sequence)
+        found[name] = per_completion(value, batch.lengths) if of_tokens else value.tolist()
         if value.ndim == 1:
             found[f"mean_{name}"] = float(value.double().mean())
     return found

@@ -95,9 +95,7 @@ def _step(u: Array, c: Array, slope: Array, held: NDArray[np.bool_]) -> Array:
     return step
 
 
-def _damped(
-    coefficient: Coefficient, u: Array, c: Array, step: Array, held: NDArray[np.bool_]
-) -> tuple[Array, Array]:
+def _damped(coefficient: Coefficient, u: Array, c: Array, step: Array, held: NDArray[np.bool_]) -> tuple[Array, Array]:
     """Log-probs and coefficients after the step, halved prompt by prompt until coefficients come nearer one another."""
 
     def distance(values: Array) -> Array:

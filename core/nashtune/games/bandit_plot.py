@@ -80,15 +80,12 @@ def _gains(axis: Any, report: BanditReport, lines: list[Line]) -> None:
                 lw=1.4,
                 label=f"{_short(line)}: risk {line.risk.value:.4f} ± {error:.4f}",
             )
-        axis.set_yscale("log")
-        axis.set_ylim(bottom=200.0 / report.spec_line.risk.draws)
     axis.axvline(0.0, color=BLACK, lw=1.0, ls="--")
-    axis.set(xlabel="gain of true reward over the reference", ylabel="% of draws per bin (log)")
+    axis.set(xlabel="gain of true reward over the reference", ylabel="% of draws per bin")
     axis.set_title("Risk: the share left of 0", fontsize=10)
     axis.grid(alpha=0.25)
     axis.legend(fontsize=7.5, frameon=False, loc="upper left")
-    low, high = axis.get_ylim()
-    axis.set_ylim(low, high * (8.0 if axis.get_yscale() == "log" else 1.0))  # room for the legend
+    axis.set_ylim(top=1.35 * axis.get_ylim()[1])  # room for the legend
 
 
 def _label(line: Line) -> str:

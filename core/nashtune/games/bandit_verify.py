@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 DRAWS = {"rollouts": 20_000, "pairs": 1_000}
 """Draws of the noise, by what the loss reads: an update on pairs solves a linear system for each draw."""
 ROWS_AT_ONCE = 400_000
+PAIR_PROMPTS_AT_ONCE = 50
+"""One line search serves all prompts of an update, and stalls where there are a thousand of them."""
 COUPLED = 1e-6
 """A difference between the policy alone and among the draws above which the loss is said to compare prompts."""
 
@@ -114,7 +116,10 @@ def _pairs(spec: Spec, components: Components, table: Table, drawn: Table) -> So
     rounds = f"{solved.rounds} update" + ("s" if solved.rounds != 1 else "")
     notes = [f"pairs: both answers from the policy, labels P(y ≻ y') = σ(R − R'), {rounds}, each to its minimiser"]
     notes += solved.notes
-    policies = np.exp(pair_optimum(spec, components, drawn).log_policy)
+    prompts = len(table.held)
+    chunk = prompts * max(1, PAIR_PROMPTS_AT_ONCE // prompts)
+    parts = [drawn.without(start).first(chunk) for start in range(0, len(drawn.held), chunk)]
+    policies = np.concatenate([np.exp(pair_optimum(spec, components, part).log_policy) for part in parts])
     own = None
     if solved.beta is not None:
         form, level = by_size(weighted, table, solved.score, solved.beta)

@@ -25,9 +25,11 @@ def selection(proxy_N: Array, reference_N: Array, n: int) -> Array:
     """
     _, group_N = np.unique(proxy_N, return_inverse=True)
     mass = np.bincount(group_N, weights=reference_N)
-    reached = np.minimum(np.cumsum(mass) / mass.sum(), 1.0)
+    # n in the thousands multiplies the rounding of a sum of thousands
+    total = np.cumsum(mass, dtype=np.longdouble)
+    reached = (total / total[-1]).astype(np.float64)
     # F^n - (F - m)^n as F^n (1 - (1 - m/F)^n): no digits are lost where m is small
-    share = np.minimum(mass / mass.sum() / reached, 1.0)
+    share = np.minimum((mass / total).astype(np.float64), 1.0)
     with np.errstate(divide="ignore"):
         won = reached**n * -np.expm1(n * np.log1p(-share))
     chosen: Array = won[group_N] * reference_N / mass[group_N]

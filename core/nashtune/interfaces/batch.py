@@ -287,9 +287,11 @@ class LossOutput:
             detached.
         metrics: Further values to log, detached: one per row, one per completion token (M,), or scalars. What is logged
             is their mean over the optimiser step's rows, or tokens.
+        scores: Of a loss that reads scores, what it read (N, K), detached. Set for it, for evaluation.
     """
 
     values: Tensor
     reward_chosen: Tensor | None = None
     reward_rejected: Tensor | None = None
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    scores: Tensor | None = None

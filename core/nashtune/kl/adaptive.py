@@ -68,10 +68,9 @@ class AdaptiveKL(KLController):
         return scalar_beta(self.value, batch)
 
     def report(self, batch: LossBatch, beta: Tensor) -> dict[str, Tensor]:
-        """For each rollout (S,): `kl`, the sum over its tokens of log π/π_ref before the update, and `beta`."""
+        """`kl`: for each rollout, the sum over its tokens of log π/π_ref before the update (S,)."""
         rollouts = cast("RolloutBatch", batch)
-        kl_S = per_completion(drawn(rollouts) - rollouts.anchors["ref"], rollouts)
-        return {"kl": kl_S, "beta": beta.expand(kl_S.shape)}
+        return {"kl": per_completion(drawn(rollouts) - rollouts.anchors["ref"], rollouts)}
 
     def observe_round(self, means: Mapping[str, float], completions: int) -> None:
         """Move β by the update's mean KL."""

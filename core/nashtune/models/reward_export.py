@@ -10,10 +10,14 @@ from nashtune.data.conversations import Conversations, Rendering
 from nashtune.models.reward_folder import RewardFile
 
 CONFIG, TOKENIZER_CONFIG, TOKEN_MAP = "config.json", "tokenizer_config.json", "special_tokens_map.json"
+TEMPLATE = "chat_template.jinja"
 
 
 def finish_export(folder: Path, facts: RewardFile, tokenizer: Any) -> None:
     """Writes what is beside the weights, and settles what transformers reads them by.
+
+    Training reads the score at the EOS that closes the answer. The saved chat template ends there too, so that
+    anybody's `apply_chat_template` gives the tokens that were trained on.
 
     transformers takes a decoder's score at the last token that is not the padding token. Where padding shares its id
     with the EOS that ends a text, that is one token early (transformers#35352), so that what was trained is not what is
@@ -25,7 +29,11 @@ def finish_export(folder: Path, facts: RewardFile, tokenizer: Any) -> None:
         tokenizer: The one that the model was trained with.
     """
     facts.write(folder)
-    end = Conversations(tokenizer, cast(Rendering, facts.template), str(folder)).encode("a", "b").ids[-1]
+    rendering = cast(Rendering, facts.template)
+    trained = Conversations(tokenizer, rendering, str(folder), ends_at_eos=True).encode("a", "b").ids
+    if trained != Conversations(tokenizer, rendering, str(folder)).encode("a", "b").ids:
+        _end_at_eos(folder / TEMPLATE)
+    end = trained[-1]
     pad = padding_token(tokenizer, end)
     if pad is not None and pad != tokenizer.pad_token:
         for name in (TOKENIZER_CONFIG, TOKEN_MAP):
@@ -52,6 +60,14 @@ def padding_token(tokenizer: Any, end: int) -> str | None:
     usual = [tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token, *special]
     kept_out = {tokenizer.convert_ids_to_tokens(end)} | ({tokenizer.eos_token} - {tokenizer.pad_token})
     return next((token for token in usual if token is not None and token not in kept_out), None)
+
+
+def _end_at_eos(file: Path) -> None:
+    """Wrap a chat template so that nothing follows the last turn; a prompt for another turn stays as it is."""
+    text = file.read_text(encoding="utf-8")
+    begin, close = "{% set nashtune_text %}", "{% endset %}"
+    shown = "{% if add_generation_prompt %}{{ nashtune_text }}{% else %}{{ nashtune_text.rstrip() }}{% endif %}"
+    file.write_text(begin + text + close + shown, encoding="utf-8")
 
 
 def _change(file: Path, **values: Any) -> None:

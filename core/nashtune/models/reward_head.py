@@ -62,14 +62,16 @@ def _generator(seed: int, member: int) -> torch.Generator:
 def set_head(model: Any, weight_KH: Tensor) -> None:
     """Give a sequence classifier a head with these weights, in float32, and as many outputs in its config."""
     old = getattr(model, NAME)
-    sizes = {"in_features": weight_KH.shape[1], "out_features": len(weight_KH), "bias": old.bias is not None}
-    layer = nn.Linear(**sizes, dtype=torch.float32, device="meta").to_empty(device=old.weight.device)  # draws nothing
+    outputs, size = weight_KH.shape
+    # on `meta`, so that no random numbers are drawn
+    layer = nn.Linear(size, outputs, bias=old.bias is not None, dtype=torch.float32, device="meta")
+    layer = layer.to_empty(device=old.weight.device)
     with torch.no_grad():
         layer.weight.copy_(weight_KH)
         if layer.bias is not None:
             layer.bias.zero_()
     setattr(model, NAME, layer)
-    model.config.num_labels = model.num_labels = len(weight_KH)
+    model.config.num_labels = model.num_labels = outputs
 
 
 def active_head(model: nn.Module) -> nn.Linear:
@@ -97,12 +99,16 @@ def last_positions(attention_mask_NT: Tensor) -> Tensor:
     return attention_mask_NT.shape[1] - 1 - backwards
 
 
-def scores(model: nn.Module, hidden_NTH: Tensor, batch: TokenBatch) -> Tensor:
+def last_hidden(hidden_NTH: Tensor, batch: TokenBatch) -> Tensor:
+    """Hidden state of the last attended token of each sequence (N, H)."""
+    rows = torch.arange(len(hidden_NTH), device=hidden_NTH.device)
+    return hidden_NTH[rows, last_positions(batch.attention_mask)]
+
+
+def scores(model: nn.Module, last_NH: Tensor) -> Tensor:
     """Scores of every sequence by every member (N, K), float32 (float64 for a float64 model), with gradient."""
     head = active_head(model)
-    rows = torch.arange(len(hidden_NTH), device=hidden_NTH.device)
-    last_NH = hidden_NTH[rows, last_positions(batch.attention_mask)]
     dtype = accumulation_dtype(last_NH.dtype)
-    with torch.autocast(hidden_NTH.device.type, enabled=False):
+    with torch.autocast(last_NH.device.type, enabled=False):
         bias = None if head.bias is None else head.bias.to(dtype)
         return nn.functional.linear(last_NH.to(dtype), head.weight.to(dtype), bias)

@@ -5,6 +5,7 @@ Legend: N = sequences, K = members.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,12 +18,14 @@ from nashtune.logprobs.positions import model_inputs
 from nashtune.models.config import PolicyConfig
 from nashtune.models.export import save_model
 from nashtune.models.loading import Loaded, Task
+from nashtune.models.mode import frozen_mode
 from nashtune.models.normaliser import Normaliser
 from nashtune.models.policy import HFPolicy
 from nashtune.models.reward_export import finish_export
 from nashtune.models.reward_folder import RewardFile, check_trunk
-from nashtune.models.reward_head import NAME, scores
+from nashtune.models.reward_head import NAME, last_hidden, scores
 from nashtune.models.reward_loading import load_reward_model
+from nashtune.references.store import digests
 from nashtune.spec.model import HeadSpec
 
 
@@ -50,6 +53,7 @@ class RewardPolicy(HFPolicy):
         self.normaliser = Normaliser.identity(head.members)
         self.template = "chat"
         self.max_length: int | None = None
+        self._remembered: dict[bytes, Tensor] = {}
 
     @property
     def members(self) -> int:
@@ -86,10 +90,30 @@ class RewardPolicy(HFPolicy):
 
         One pass of the trunk for all members, which read its hidden state at the last attended token.
         """
+        known = [self._remembered.get(name) for name in digests(batch)] if self._remembered else []
+        found = [one for one in known if one is not None]
+        if found and len(found) == len(known):
+            return scores(self.model, torch.stack(found).to(self.device))
+        return scores(self.model, self._last_hidden(batch))
+
+    def remember(self, batches: Iterable[TokenBatch]) -> None:
+        """With a frozen trunk: run every sequence through it once; `scores` finds its hidden state again.
+
+        All rows go through in the order and the batches in which they are given, so that a run that is taken up again
+        finds the same numbers to the last bit.
+
+        Args:
+            batches: Every row of a split. Kept are 4 bytes times the hidden size for each different sequence.
+        """
+        with torch.no_grad(), frozen_mode(self):
+            for batch in batches:
+                last_NH = self._last_hidden(batch.to(self.device)).float().cpu()
+                self._remembered.update(zip(digests(batch), last_NH.clone(), strict=True))
+
+    def _last_hidden(self, batch: TokenBatch) -> Tensor:
         base = base_model(self.loaded())
         trunk = getattr(base, base.base_model_prefix)
-        hidden_NTH = trunk(**model_inputs(trunk, batch)).last_hidden_state
-        return scores(self.model, hidden_NTH, batch)
+        return last_hidden(trunk(**model_inputs(trunk, batch)).last_hidden_state, batch)
 
     def save_pretrained(self, folder: str | Path, merged: bool = False) -> None:
         """As `HFPolicy.save_pretrained`: a sequence classifier or an adapter with its head, and `nashtune_reward.json`.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nashtune.cache import cache_root
 from nashtune.demo.model import FOLDER_NAME
+from nashtune.errors import InputError
 from nashtune.models.config import LoraSettings
 from nashtune.models.locate import ModelFolder, read_json
 
@@ -62,7 +63,10 @@ def tensor_shapes(folder: Path) -> Iterator[tuple[str, list[int]]]:
 def _shapes(file: Path) -> Iterator[tuple[str, list[int]]]:
     """(name, shape) of each tensor: the header is JSON behind its own length in eight bytes."""
     with file.open("rb") as stream:
-        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        length = int.from_bytes(stream.read(8), "little")
+        if length > file.stat().st_size:  # a text's first bytes, read as a length, are more than any memory holds
+            raise InputError(f"{file} is no safetensors file; if it is a pointer of Git LFS, run `git lfs pull`")
+        header = json.loads(stream.read(length))
     return ((name, entry["shape"]) for name, entry in header.items() if name != "__metadata__")
 
 

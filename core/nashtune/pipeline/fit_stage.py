@@ -13,7 +13,6 @@ from jsonargparse.typing import PositiveInt
 from nashtune.errors import InputError
 from nashtune.interfaces.stage import Outcome, Planned, Stage, Work
 from nashtune.pipeline.fit_command import train
-from nashtune.pipeline.layers import untyped
 from nashtune.pipeline.refer import is_reference
 from nashtune.pipeline.settings import sections
 from nashtune.spec.games import check_game, unanswered
@@ -23,6 +22,8 @@ from nashtune.spec.run import Runs
 from nashtune.spec.runcheck import check_run
 
 SPLITS = ("train", "validation", "test")
+SHOWN = ("accuracy", "loss")
+"""Held-out figures in the final table."""
 
 
 class FitStage(Stage):
@@ -117,10 +118,5 @@ def _report(run: Path) -> dict[str, Any]:
 
 def _summary(report: Mapping[str, Any]) -> str:
     held_out = report.get("held_out") or {}
-    shown = [f"{name} {value:.3g}" for name, value in _numbers(held_out).items()]
-    return ", ".join([f"{report['steps']} steps", *shown[:3]])
-
-
-def _numbers(held_out: Any) -> dict[str, float]:
-    values = untyped(held_out) if isinstance(held_out, Mapping) else {}
-    return {name: value for name, value in values.items() if isinstance(value, (int, float))}
+    shown = [f"held-out {name} {held_out[name]:.3g}" for name in SHOWN if isinstance(held_out.get(name), float)]
+    return ", ".join([f"{report['steps']} steps", *shown])

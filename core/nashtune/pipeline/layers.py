@@ -132,7 +132,7 @@ def nested(overrides: Sequence[Override]) -> dict[str, Any]:
             inner = below.get(key)
             below[key] = inner if isinstance(inner, dict) else {}
             below = below[key]
-        if path[-1] == "name" and below.get("name", value) != value:
+        if path[-1] == "name" and below.get("name") != value:
             below.clear()
         below[path[-1]] = value
     return tree

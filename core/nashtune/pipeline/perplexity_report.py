@@ -166,6 +166,7 @@ def draw(report: Mapping[str, Any], path: Path, *, title: str) -> None:
     """Histograms of perplexity with the limit, and the share of rows kept by source, as a PNG."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.ticker import FuncFormatter
 
     shares = report["by_source"] or {Path(name).name: part for name, part in report["by_file"].items()}
     shown = dict(sorted(shares.items(), key=lambda item: -item[1]["rows"])[:12])
@@ -194,6 +195,9 @@ def draw(report: Mapping[str, Any], path: Path, *, title: str) -> None:
                     fontsize=8,
                 )
     left.set_xscale("log")
+    for axis in (left.xaxis.set_major_formatter, left.xaxis.set_minor_formatter):
+        axis(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    left.set_ylim(bottom=0)
     left.set_xlabel("perplexity of the answer under the model to be trained")
     left.set_ylabel("share of answers")
     left.legend(frameon=False, fontsize=9)

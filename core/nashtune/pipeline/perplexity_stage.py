@@ -29,7 +29,7 @@ class PerplexityFilterStage(Stage):
     """Scores every answer under the model that is to be trained, and keeps rows by a rule on their perplexity.
 
     nll = minus the mean log-prob of the answer's tokens, EOS included, the prompt excluded, at temperature 1, and
-    perplexity is exp(nll). Tokens are those of training: the run's `data.template`, `max_length`, `overflow` and `limit`.
+    perplexity is exp(nll). Tokens are those of training: the run's `data.template`, `max_length`, `overflow`, `limit`.
 
     Output `train`: the rows that are kept, with their own columns; `report`: report.json. Beside them histogram.png,
     and scores.jsonl with the numbers of every row.
@@ -108,7 +108,9 @@ class PerplexityFilterStage(Stage):
             if value is None and name in READS[rule]:
                 raise ValueError(f"rule: {rule} needs {name}")
             if value is not None and name not in READS[rule]:
-                raise ValueError(f"rule: {rule} does not read {name}; it reads {' and '.join(READS[rule])}")
+                raise ValueError(
+                    f"rule: {rule} does not read {name}, but {' and '.join(READS[rule])}; set {name} to none"
+                )
         if rule == "band" and lo is not None and hi is not None and lo > hi:
             raise ValueError(f"lo {lo:g} is above hi {hi:g}, so nothing would be kept")
         borders = length_buckets or []

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 import transformers
-from rich.console import Console
-from rich.progress import track
 
 from nashtune.cache import cache_root
 from nashtune.errors import InputError
@@ -22,6 +20,7 @@ from nashtune.models.policy import HFPolicy
 from nashtune.references.live import freeze, hf_policy
 from nashtune.references.scoring import look_up, score_new
 from nashtune.references.store import Entry, file_digest, key_of, read, write
+from nashtune.terminal import rank, with_bar
 
 
 class CachedReference(Reference):
@@ -80,7 +79,7 @@ class CachedReference(Reference):
         entries: dict[bytes, Entry] = {}
         for part in _everyone(self._score(batches, engine)):
             entries.update(part)
-        if _rank() == 0:
+        if rank() == 0:
             write(file, entries, parts, self._dtype)
         self._entries.update(entries)
         return file
@@ -104,7 +103,7 @@ class CachedReference(Reference):
         policy = self._attached()
         model, adapter_off = self._starting_model(policy)
         entries: dict[bytes, Entry] = {}
-        for batch in _share(_with_bar(batches)):
+        for batch in _share(with_bar(batches, "reference log-probs")):
             if batch.kind != "pairs":
                 raise InputError(
                     "references: cached, but unpaired data forms other sequences in every epoch (each prompt meets "
@@ -157,25 +156,9 @@ def _checksum(policy: HFPolicy) -> list[float]:
     ]
 
 
-def _with_bar(batches: Iterable[TokenBatch]) -> Iterator[TokenBatch]:
-    total = len(batches) if isinstance(batches, Sized) else None
-    yield from track(
-        batches,
-        description="reference log-probs",
-        total=total,
-        console=Console(stderr=True),
-        disable=_rank() != 0,
-        transient=True,
-    )
-
-
-def _rank() -> int:
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-
-
 def _share(batches: Iterable[TokenBatch]) -> Iterator[TokenBatch]:
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    return (batch for i, batch in enumerate(batches) if i % world == _rank())
+    return (batch for i, batch in enumerate(batches) if i % world == rank())
 
 
 def _everyone(value: Any) -> list[Any]:

@@ -17,6 +17,9 @@ from nashtune.models.mode import frozen_mode
 from nashtune.rounds.rows import RolloutRow, collate
 from nashtune.rounds.table import Table
 
+MEASURED = "measured-"
+"""Beginning of the names of an update's tensors in the journal."""
+
 
 def measure(
     table: Table, round: int, rows: Sequence[RolloutRow], references: Mapping[str, Reference], number: int
@@ -33,7 +36,7 @@ def measure(
         references: The spec's, by name.
         number: Of the update that comes next, over the whole run.
     """
-    file = f"measured-{number:06d}"
+    file = f"{MEASURED}{number:06d}"
     if not table.journal.has(round, file):
         table.journal.write_tensors(round, file, _measure(table, rows, references))
     known = table.journal.read_tensors(round, file)

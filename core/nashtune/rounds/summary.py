@@ -1,4 +1,4 @@
-"""What each round of a game came to, from its journal and the run's step log."""
+"""What each round of a game or of reinforcement learning came to, from its journal and the run's step log."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from nashtune.journal.records import (
     read_scores,
     scores_name,
 )
+from nashtune.rl.estimators import kl_terms
+from nashtune.rounds.measure import MEASURED
 from nashtune.rounds.table import Table
 
 
@@ -26,6 +28,13 @@ def summaries(
     table: Table, metrics: Metrics, steps_of_round: Callable[[int, int], int], done: int
 ) -> list[dict[str, Any]]:
     """One mapping per round that was begun, for the report and `rounds_table`.
+
+    Of every round: `round`, `prompts`, `completions`, `tokens` (of all completions), `truncated` (completions that
+    ended at the token limit), `score` (mean score of the completions; None with a preference oracle), `pairs` (rows that it
+    trains on), `dropped` (pairs that were not made, by reason), `steps`, and `loss` and `accuracy` (means over its
+    logged steps; None where there are none). Where completions are judged in pairs: `judgements`. Where they are
+    rewarded one by one: `rewards`, `score_std` over the completions, `variance` (mean, where the oracle knows it),
+    `kl_k1` and `kl_k3` to `ref` before the update (nats per completion), and `beta` (mean, where it was logged).
 
     Args:
         table: The game.
@@ -49,23 +58,46 @@ def _summary(table: Table, metrics: Metrics, round: int) -> dict[str, Any]:
     drawn = [one for part in parts for one in read_completions(journal, round, "policy", part)[0]]
     judged = [one for part in parts if judgements_name(part) in names for one in read_judgements(journal, round, part)]
     scored = [one for part in parts if scores_name(part) in names for one in read_scores(journal, round, part)]
-    scores = [one.mean for one in scored if one.role == "policy"]
+    own = [one for one in scored if one.role == "policy"]
+    scores = [one.mean for one in own]
     unanswered = sum(math.isnan(one.p) for one in judged)
     pairs, dropped = read_pairs(journal, round) if PAIRS in names else ([], {"unparsed": unanswered})
     loss, accuracy = (_logged(metrics, name, round) for name in ("train/loss", "train/accuracy"))
-    return {
+    found = {
         "round": round,
         "prompts": len({one.prompt for one in drawn}),
         "completions": len(drawn),
         "tokens": sum(len(one.token_ids) for one in drawn),
         "truncated": sum(one.finish == "length" for one in drawn),
-        "judgements": len(judged),
         "score": float(np.mean(scores)) if scores else None,
         "pairs": len(pairs) if table.pairing is not None else len(judged) - unanswered,
         "dropped": {reason: count for reason, count in dropped.items() if count},
         "loss": fmean(loss) if loss else None,
         "accuracy": fmean(accuracy) if accuracy else None,
     }
+    if not table.judged_by_scores:
+        return {**found, "judgements": len(judged)}
+    variances = [one.variance for one in own if one.variance is not None]
+    betas = _logged(metrics, "rollout/beta", round)
+    return {
+        **found,
+        **_kl(table, round, names, len(own)),
+        "pairs": len(own),
+        "rewards": len(own),
+        "score_std": float(np.std(scores)) if scores else None,
+        "variance": fmean(variances) if variances else None,
+        "beta": fmean(betas) if betas else None,
+    }
+
+
+def _kl(table: Table, round: int, names: set[str], rollouts: int) -> dict[str, float]:
+    """KL(policy || ref) on the rollouts of a round, as its first update found them."""
+    measured = sorted(name for name in names if name.startswith(MEASURED))
+    tensors = table.journal.read_tensors(round, measured[0]) if measured else {}
+    if "ref:ref" not in tensors:
+        return {}
+    k1_M, k3_M = (kl_terms(tensors["old"].double(), tensors["ref:ref"].double(), kind) for kind in ("k1", "k3"))
+    return {"kl_k1": float(k1_M.sum()) / rollouts, "kl_k3": float(k3_M.sum()) / rollouts}
 
 
 def _logged(metrics: Metrics, name: str, round: int) -> list[float]:

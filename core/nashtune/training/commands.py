@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from nashtune.evaluation.reward_table import reward_table
 from nashtune.training.ready import ready
 from nashtune.training.trainer import make_trainer
+from nashtune.training.verdicts import report_verdicts
 
 if TYPE_CHECKING:
     from nashtune.cli.lightning import NashtuneCLI
@@ -28,6 +30,10 @@ def evaluate(cli: NashtuneCLI, session: Session) -> None:
     for name, value in sorted(cli.model.held_out.items()):
         table.add_row(name, f"{value:.6g}")
     Console().print(table)
+    split = "validation" if stage == "validate" else "test"
+    judged = report_verdicts(cli.model.verdicts, cli.datamodule, split, int(cli.plain["seed_everything"]))
+    if judged is not None:
+        Console().print(reward_table(judged, title=f"{session.spec.name}: {split} rows"))
 
 
 def predict(cli: NashtuneCLI, session: Session) -> None:

@@ -17,8 +17,9 @@ from rich.table import Table as Printed
 
 from nashtune.data.collate import completion_batch
 from nashtune.data.prompts import PromptRow
+from nashtune.evaluation.held_out_rewards import HeldOutRewards, held_out_rewards
 from nashtune.evaluation.win_rates import WinRates, win_rates
-from nashtune.interfaces import Completion, Surroundings
+from nashtune.interfaces import Completion, RewardOracle, Surroundings
 from nashtune.interfaces.schedule import START
 from nashtune.journal.records import read_completions, write_completions
 from nashtune.journal.store import Journal
@@ -40,17 +41,20 @@ class FaceOff:
 
     Args:
         win_rates: Of every policy against every other; None where there is no oracle to ask.
+        rewards: Of each policy's answers, where the oracle gives rewards.
         kl: Of each policy from the start: {"k1", "k3"} in nats per answer, estimated on its own answers.
         answers: Per prompt, what the start and the last policy answered.
     """
 
     win_rates: WinRates | None
+    rewards: HeldOutRewards | None
     kl: dict[str, dict[str, float]]
     answers: list[dict[str, str]]
 
     def as_dict(self) -> dict[str, Any]:
         """For the report."""
-        return {**(self.win_rates.as_dict() if self.win_rates else {}), "kl_from_start": self.kl}
+        rewards = {"rewards": self.rewards.as_dict()} if self.rewards else {}
+        return {**(self.win_rates.as_dict() if self.win_rates else {}), **rewards, "kl_from_start": self.kl}
 
     def table(self) -> Printed:
         """KL from the start, for people; the win rates have a table of their own."""
@@ -107,8 +111,12 @@ def _face_off(
         kl[name] = {"k1": k1, "k3": k3}
     table.policy.load_trainable_state_dict(live)
     compared = _compare(table, chosen, texts)
+    rewards = None
+    if isinstance(table.oracle, RewardOracle):
+        rewards = held_out_rewards(table.oracle, [row.prompt for row in chosen], texts)
     return FaceOff(
         compared,
+        rewards,
         kl,
         [
             {"prompt": row.prompt_text, "before": before, "after": after}

@@ -9,14 +9,21 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Trainer
 from rich.console import Console
 
-from nashtune.evaluation.report import draw_curves, print_report, read_metrics, rounds_table
+from nashtune.evaluation.curves import draw_curves
+from nashtune.evaluation.reliability_plot import draw_reliability
+from nashtune.evaluation.report import print_report, read_metrics
+from nashtune.evaluation.reward_table import reward_table
+from nashtune.evaluation.rounds_table import rounds_table
 from nashtune.evaluation.win_rates_plot import draw_win_rates
+from nashtune.models.normaliser import normalise
+from nashtune.models.reward_policy import RewardPolicy
 from nashtune.rounds.summary import summaries
 from nashtune.training.export import export_policy, model_card
 from nashtune.training.face_off import face_off
 from nashtune.training.run_folder import write_json
 from nashtune.training.samples import Samples
 from nashtune.training.throughput import Throughput
+from nashtune.training.verdicts import report_verdicts
 
 if TYPE_CHECKING:
     from nashtune.cli.lightning import NashtuneCLI
@@ -47,6 +54,8 @@ def finish(
         "data": {split: report.as_dict() for split, report in cli.datamodule.reports.items()},
     }
     answers = samples.answers
+    if cli.model.verdicts is not None:
+        _judge(cli, session, folder, console, report)
     if game is not None:
         report["rounds"] = summaries(game.table, metrics, game.steps_of_round, trainer.global_step)
         report["oracle"] = dict(game.table.oracle.counts()) if game.table.oracle is not None else {}
@@ -63,10 +72,30 @@ def finish(
             if result.win_rates is not None:
                 console.print(result.win_rates.table())
                 draw_win_rates(result.win_rates, folder / "win_rates.png", title=f"{session.spec.name}: win rates")
+            if result.rewards is not None:
+                console.print(result.rewards.table())
             if result.kl:
                 console.print(result.table())
+    policy = cli.model.policy
+    if isinstance(policy, RewardPolicy):
+        with trainer.precision_plugin.forward_context():  # the autocast that the steps ran under
+            normalise(policy, cli.datamodule)
+        report["normaliser"] = {"gain": policy.normaliser.gain, "bias": policy.normaliser.bias}
     write_json(folder / "report.json", report)
-    draw_curves(metrics, folder / "curves.png", title=f"{session.spec.name}: {session.spec.about.get('title', '')}")
+    title = f"{session.spec.name}: {session.spec.about.get('title', '')}"
+    draw_curves(metrics, folder / "curves.png", title=title, scores=isinstance(policy, RewardPolicy))
     shutil.rmtree(folder / "export", ignore_errors=True)  # of an earlier, shorter part of this same run
-    export_policy(cli.model.policy, folder / "export", model_card(cli.plain, report))
+    export_policy(policy, folder / "export", model_card(cli.plain, report))
     print_report(report, answers[: samples.settings.show], folder, console)
+
+
+def _judge(cli: NashtuneCLI, session: Session, folder: Path, console: Console, report: dict[str, Any]) -> None:
+    """What a reward or preference model says of held-out rows, into the report and onto the screen."""
+    found = report_verdicts(cli.model.verdicts, cli.datamodule, "validation", int(cli.plain["seed_everything"]))
+    if found is None:
+        return
+    report["verdicts"] = found
+    console.print(reward_table(found, title=f"{session.spec.name}: held-out rows"))
+    draw_reliability(
+        found["calibration"], folder / "reliability.png", title=f"{session.spec.name}: reliability on held-out pairs"
+    )

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from nashtune.errors import InputError
 from nashtune.evaluation.metrics import Means
+from nashtune.evaluation.reward_scores import HeldOut, HeldOutScores
 from nashtune.interfaces import Schedule, TokenBatch
 from nashtune.interfaces.schedule import Anchor
 from nashtune.logprobs import EngineName
@@ -32,6 +33,7 @@ from nashtune.models.policy import HFPolicy, PolicyConfig
 from nashtune.models.reward_policy import RewardPolicy
 from nashtune.references.anchored import AnchoredReference
 from nashtune.spec.resolve import build, resolve
+from nashtune.terminal import with_bar
 from nashtune.training.objective import Objective
 from nashtune.training.optimizer import LearningRate, configure
 from nashtune.training.refusals import refuse_non_finite, refuse_non_finite_gradient, refuse_other_schedules
@@ -70,6 +72,9 @@ class AlignmentModule(LightningModule):
         self.planned_steps: int | None = None  # of a game, at most; an offline run knows its steps from its rows
         self._window = Means()
         self._evaluation = Means()
+        judges = self.loss.reads == "scores" or self.loss.rows == "comparisons"
+        self._verdicts = HeldOut(comparisons=self.loss.rows == "comparisons") if judges else None
+        self.verdicts: HeldOutScores | None = None  # on held-out rows, of what is trained to judge; as new as held_out
         self._step_metrics: dict[str, float] = {}
         self.held_out: dict[str, float] = {}  # newest means over held-out rows
         self.validated_at = -1  # optimiser steps done when held-out metrics were last measured
@@ -118,6 +123,11 @@ class AlignmentModule(LightningModule):
 
     def _prepare_references(self, *splits: str) -> None:
         data = cast("PreferenceData", self.data)
+        if isinstance(self.policy, RewardPolicy) and self.policy.head.trunk == "frozen":
+            for split in splits:
+                rows = data.every_row(split)
+                with self.trainer.precision_plugin.forward_context():
+                    self.policy.remember(with_bar(rows, "the frozen trunk reads every row once"))
         for reference in self.references.values():
             for split in splits:
                 with self.trainer.precision_plugin.forward_context():  # the autocast that the steps run under
@@ -215,10 +225,12 @@ class AlignmentModule(LightningModule):
         with torch.no_grad():
             output = self.objective.evaluate(batch, token_kl=True)
         self._evaluation.update(output, len(batch), paired=batch.kind == "pairs")
+        if self._verdicts is not None:
+            self._verdicts.update(batch, output)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the held-out pairs."""
-        self.held_out = self._evaluation.compute_and_reset()
+        self._measure()
         means = {f"val/{name}": value for name, value in self.held_out.items()}
         self._write(means, self.trainer.global_step)
         for name, value in means.items():
@@ -230,8 +242,13 @@ class AlignmentModule(LightningModule):
         self.validation_step(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
-        """Keep the means over the test split for the command's table."""
+        """Keep what was measured on the test split for the command's table."""
+        self._measure()
+
+    def _measure(self) -> None:
         self.held_out = self._evaluation.compute_and_reset()
+        if self._verdicts is not None:
+            self.verdicts = self._verdicts.compute_and_reset()
 
     def predict_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, list[float]]:
         """Implicit rewards of every pair or example, one list per column."""

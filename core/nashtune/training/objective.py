@@ -17,6 +17,7 @@ from nashtune.interfaces import (
     LossBatch,
     LossOutput,
     Reference,
+    ScoreBatch,
     Step,
     TokenBatch,
 )
@@ -86,6 +87,7 @@ class Objective:
             reward_chosen=output.reward_chosen,
             reward_rejected=output.reward_rejected,
             metrics={**output.metrics, **{name: value.detach() for name, value in extra.items()}},
+            scores=seen.scores.detach() if isinstance(seen, ScoreBatch) else None,
         )
 
     def _look(self, batch: TokenBatch, token_kl: bool) -> tuple[LossBatch, dict[str, Tensor]]:

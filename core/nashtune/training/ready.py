@@ -42,13 +42,20 @@ def ready(cli: NashtuneCLI, stage: str, console: Console, *, completion_room: in
     """
     module, trainer = cli.model, cli.plain["trainer"]
     _settings(cli, stage, trainer)
-    preflight(module.policy.config, references=module.references, template=cli.datamodule.template)
+    preflight(
+        module.policy.config,
+        references=module.references,
+        template=cli.datamodule.template,
+        head=module.spec.head,
+    )
     tokenizer = load_tokenizer(module.policy.config.path)
     game = {"completion_room": completion_room} if module.is_game else {}
     cli.datamodule.bind(
         tokenizer=tokenizer,
         rows="prompts" if module.is_game else module.loss.rows,
+        reads=module.loss.reads,
         uses_p_chosen=module.loss.uses_p_chosen,
+        uses_margin=module.loss.uses_margin,
         seed=int(cli.plain["seed_everything"]),
         context=context_length(module.policy.folder),
         **game,
@@ -75,7 +82,8 @@ def _settings(cli: NashtuneCLI, stage: str, trainer: Any) -> None:
             f"trainer.precision: {trainer['precision']} would cast the policy and not its reference; set "
             "policy.precision (the dtype of all weights), or trainer.precision: bf16-mixed"
         )
-    if stage == "fit" and module.policy.config.precision == "bf16" and not module.policy.is_lora:
+    head_alone = module.spec.head is not None and module.spec.head.trunk == "frozen"  # the head is float32 anyway
+    if stage == "fit" and module.policy.config.precision == "bf16" and not (module.policy.is_lora or head_alone):
         raise InputError(
             "policy.precision: bf16 with all weights trained: at the learning rates of preference methods nearly every "
             "update is smaller than bf16 can hold and is lost; use policy.precision: fp32 with trainer.precision: "

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from nashtune.data.collate import CollateExamples, collate_pairs, completion_batch
+from nashtune.data.collate import CollateExamples, collate_pairs, collate_ranked, completion_batch
 from nashtune.data.tokenise import TokenRow
 
 
@@ -78,3 +78,26 @@ def test_a_prompt_is_not_paired_with_its_own_other_answer() -> None:
     rows = [row([1], [10], desirable=True), row([1], [11], desirable=False), row([2], [20], desirable=True)]
     sequences = unpad(CollateExamples(16, None)(list(enumerate(rows))))
     assert sequences[3:] == [([1], [20]), ([1], [20]), ([2], [10])]
+
+
+def test_margins() -> None:
+    batch = collate_pairs([(0, row([], [3], [4], margin=0.0)), (1, row([], [5], [6], margin=1.5))])
+    assert batch.margin is not None
+    assert batch.margin.tolist() == [0.0, 1.5]
+    assert collate_pairs([(0, row([1], [3], [4]))]).margin is None
+    assert batch.to("meta").margin.device.type == "meta"
+
+
+def test_whole_conversations_have_no_prompt_of_their_own() -> None:
+    batch = collate_pairs([(0, row([], [1, 2, 3], [1, 4]))])
+    assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert torch.equal(batch.completion_mask, batch.attention_mask.bool())
+
+
+def test_the_completions_of_a_list_stay_together_best_first() -> None:
+    batch = collate_ranked([(4, row([], [1, 2], [1, 3, 3], [1, 4])), (9, row([], [5], [6]))])
+    assert (batch.kind, len(batch), batch.rows.tolist()) == ("ranked", 2, [4, 9])
+    assert batch.sizes is not None
+    assert batch.sizes.tolist() == [3, 2]
+    assert [ids for _, ids in unpad(batch)] == [[1, 2], [1, 3, 3], [1, 4], [5], [6]]
+    assert batch.to("meta").sizes.device.type == "meta"

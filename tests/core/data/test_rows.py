@@ -5,7 +5,7 @@ import math
 import pytest
 
 from nashtune.data.messages import Message
-from nashtune.data.rows import Example, Pair, load_rows, read_rows
+from nashtune.data.rows import Example, Pair, Ranked, load_rows, read_rows
 from nashtune.errors import InputError
 
 GOOD = {"prompt": "p", "chosen": "a", "rejected": "b"}
@@ -229,3 +229,68 @@ def test_examples_take_the_best_and_the_worst_only(write) -> None:
 
 def test_limit(write) -> None:
     assert len(load_rows(write([GOOD, {**GOOD, "chosen": "c"}, "{broken"]), limit=2)) == 2
+
+
+def test_ranked_lists_are_best_first_and_ties_keep_the_order_of_the_file(write) -> None:
+    path = write([RANKED, GOOD, {"prompt": "p", "responses": ["a", "b"], "scores": [1, 1]}])
+    found = read_rows(path, "ranked")
+    assert found.rows == [
+        Ranked(prompt="p", responses=("w", "y", "z", "x"), scores=(3.0, 3.0, 2.0, 1.0), where=f"{path}:1"),
+        Ranked(prompt="p", responses=("a", "b"), scores=(1.0, 0.0), where=f"{path}:2"),
+    ]
+    assert (found.ties, found.no_pair, found.training_rows) == (1, 1, 2)
+    assert found.notes() == [
+        "1 ranked rows give no pair: their scores are equal",
+        "1 ranked lists have equal scores; among these the order of the file counts",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        (
+            {"prompt": "p", "completion": "c", "label": True},
+            "the loss trains on ranked lists: give responses",
+        ),
+        ({"prompt": "p", "responses": ["a", "b", "a"], "scores": [1, 2, 3]}, "two responses are identical \\('a'\\)"),
+    ],
+)
+def test_bad_rows_of_a_ranked_loss_name_their_line(write, row, problem) -> None:
+    path = write([GOOD, row])
+    with pytest.raises(InputError, match=f"^{path}:2: .*{problem}"):
+        read_rows(path, "ranked")
+
+
+def test_comparisons_are_pairs_that_count_twice(write) -> None:
+    found = read_rows(write([GOOD, RANKED]), "comparisons")
+    assert [(row.chosen, row.rejected) for row in found.rows if isinstance(row, Pair)] == [("a", "b"), ("w", "x")]
+    assert found.training_rows == 4
+
+
+def test_margins_are_read_where_the_loss_reads_them(write) -> None:
+    path = write([{**GOOD, "margin": 0}, {**GOOD, "chosen": "c", "margin": 1.5}])
+    found = read_rows(path, uses_margin=True)
+    assert [row.margin for row in found.rows if isinstance(row, Pair)] == [0.0, 1.5]
+    assert (found.margins, found.notes()) == (2, [])
+    unread = read_rows(path)
+    assert [row.margin for row in unread.rows if isinstance(row, Pair)] == [None, None]
+    assert unread.notes() == ["columns not used: margin (2)"]
+
+
+@pytest.mark.parametrize("margin", [-0.5, math.nan, math.inf, "1", True])
+def test_a_margin_is_a_number_from_0(write, margin) -> None:
+    path = write([{**GOOD, "margin": margin}])
+    with pytest.raises(InputError, match=r"rows\.jsonl:1: margin (is|must be)"):
+        read_rows(path, uses_margin=True)
+    assert read_rows(path).rows  # of a loss that does not read it the column may mean anything
+
+
+def test_margins_are_in_every_row_or_in_none(write) -> None:
+    path = write([{**GOOD, "margin": 1}, GOOD, RANKED])
+    with pytest.raises(InputError, match=r"1 of 3 pairs have a margin; give it in every row \(0 asks for none\)"):
+        read_rows(path, uses_margin=True)
+
+
+def test_a_misspelt_margin_is_named(write) -> None:
+    found = read_rows(write([{**GOOD, "margins": 1}]), uses_margin=True)
+    assert "the column 'margins' looks like 'margin'; rename it if it is meant" in found.notes()

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from nashtune.evaluation.report import draw_curves, print_report, read_metrics, rounds_table
+from nashtune.evaluation.curves import draw_curves
+from nashtune.evaluation.report import print_report, read_metrics
+from nashtune.evaluation.rounds_table import rounds_table
 
 
 def write_attempt(folder: Path, attempt: int, rows: str) -> None:

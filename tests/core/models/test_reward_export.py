@@ -178,3 +178,33 @@ def test_the_language_models_dropout_and_cache_come_back(
     policy.save_pretrained(tmp_path / "out")
     saved = json.loads((tmp_path / "out" / name).read_text())
     assert saved.get("use_cache", True) is True and not list(tmp_path.glob(".out*"))
+
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_a_saved_template_ends_where_training_read_the_score(tiny: Path, tmp_path: Path) -> None:
+    """ChatML puts a line break behind the turn; anybody's apply_chat_template gives what was trained on."""
+    from transformers import AutoTokenizer
+
+    from nashtune.data.conversations import Conversations
+    from nashtune.models.reward_export import finish_export
+    from nashtune.models.reward_folder import RewardFile
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.eos_token = "<|im_end|>"
+    tokenizer.chat_template = CHATML
+    tokenizer.save_pretrained(tmp_path)
+    facts = RewardFile(members=1, gain=[1.0], bias=[0.0], template="chat", max_length=64)
+    turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "red\n"}]
+    trained = Conversations(tokenizer, "chat", "here", ends_at_eos=True).encode("Hello", "red\n").ids
+    assert trained[-1] == tokenizer.eos_token_id
+    opened = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
+    finish_export(tmp_path, facts, tokenizer)
+    saved = AutoTokenizer.from_pretrained(tmp_path)
+    assert saved.apply_chat_template(turns, tokenize=True, return_dict=False) == trained
+    assert saved.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True) == opened

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from nashtune.data.collate import completion_batch
 from nashtune.interfaces.batch import TokenBatch
 from nashtune.models.config import LoraSettings
 from nashtune.models.reward_head import active_head, last_positions
@@ -189,3 +190,17 @@ def test_an_sft_adapter_is_trained_further_with_a_new_head(tiny: Path, sft_adapt
     merged = load_reward(sft_adapter, members=2, lora=LoraSettings(r=4))
     assert merged.adapter == "fresh" and merged.merged_in_memory
     torch.testing.assert_close(merged.scores(BATCH), policy.scores(BATCH), rtol=1e-4, atol=1e-5)
+
+
+def test_a_frozen_trunk_reads_every_row_once(tiny: Path, load_reward: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it remembers is what it would compute, whatever the batch; gradients reach the head as before."""
+    policy = load_reward(tiny, members=3, trunk="frozen")
+    rows: list[tuple[tuple[int, ...], tuple[int, ...]]] = [((), (5, 6, 7, 2)), ((), (8, 9, 2)), ((), (10, 2))]
+    together = completion_batch(rows)
+    live = policy.scores(together).detach()
+    policy.remember([completion_batch(rows[:2]), completion_batch(rows[2:])])
+    monkeypatch.setattr(RewardPolicy, "_last_hidden", lambda *_: pytest.fail("the trunk ran again"))
+    again = policy.scores(completion_batch([rows[2], rows[0]]))
+    torch.testing.assert_close(again, live[[2, 0]], rtol=1e-6, atol=1e-6)
+    torch.autograd.backward(again.sum())
+    assert active_head(policy.model).weight.grad is not None

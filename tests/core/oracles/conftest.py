@@ -83,3 +83,18 @@ def alone() -> Callable[..., torch.Tensor]:
         return torch.stack(rows)
 
     return score
+
+
+@pytest.fixture(scope="session")
+def three(make_reward) -> list[Path]:
+    return [make_reward(seed=seed) for seed in (1, 2, 3)]
+
+
+@pytest.fixture(scope="session")
+def heads(make_reward) -> Path:
+    return make_reward(4, seed=5)
+
+
+@pytest.fixture(scope="session")
+def adapters(tiny, make_adapter) -> list[Path]:
+    return [make_adapter(tiny, seed=seed) for seed in (1, 2, 3)]

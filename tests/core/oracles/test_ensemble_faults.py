@@ -92,6 +92,12 @@ def test_a_head_that_is_missing(tiny, member, sft_adapter, tmp_path):
     assert "is a LlamaForCausalLM, not a reward model" in refusal(paths=[str(tiny)])
 
 
+def test_weights_that_were_not_fetched(member, tmp_path):
+    pointer = change(member, tmp_path / "pointer")
+    (pointer / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 12\n")
+    assert "oracle.paths[0]" in (found := refusal(paths=[str(pointer)])) and "git lfs pull" in found
+
+
 def test_an_adapter_that_lacks_weights(tiny, make_adapter, tmp_path):
     holed = shutil.copytree(make_adapter(tiny), tmp_path / "holed")
     held = load_file(holed / "adapter_model.safetensors")

@@ -18,23 +18,19 @@ from nashtune.spec.model import HeadSpec
 PROMPTS, TEXTS = ["Hi", "Hi", "Why is the sky blue?"], ["Hello.", "Bye", "Because."]
 
 
-def trained(tiny, members: int, lora: bool) -> RewardPolicy:
+def trained(start, members: int, lora: bool, seed: int = 4, **head: object) -> RewardPolicy:
     settings = LoraSettings(r=2) if lora else None
-    policy = RewardPolicy(PolicyConfig(path=str(tiny), lora=settings), HeadSpec(members=members))
+    policy = RewardPolicy(PolicyConfig(path=str(start), lora=settings), HeadSpec(members=members, **head))
     policy.load()
     with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(4)
+        torch.manual_seed(seed)
         for weight in policy.trainable_state_dict().values():
             torch.nn.init.normal_(weight, std=0.2)
     policy.normaliser = Normaliser(gain=[2.0] * members, bias=[0.5] * members)
     return policy
 
 
-@pytest.mark.parametrize("lora", [False, True])
-@pytest.mark.parametrize("members", [1, 3])
-def test_the_oracle_scores_as_the_training_did(tiny, tmp_path, members, lora):
-    policy = trained(tiny, members, lora)
-    policy.save_pretrained(tmp_path / "reward")
+def own_scores(policy: RewardPolicy) -> torch.Tensor:
     texts = Conversations(policy.tokenizer(), "chat", "tiny")
     rows = [texts.encode(prompt, text).ids for prompt, text in zip(PROMPTS, TEXTS, strict=True)]
     ids_NT, mask_NT = padded(rows, 0, "right")
@@ -46,7 +42,15 @@ def test_the_oracle_scores_as_the_training_did(tiny, tmp_path, members, lora):
         rows=torch.arange(3),
     )
     with torch.no_grad():
-        expected = 2 * policy.scores(batch).double() + 0.5
+        return policy.scores(batch).double()
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("members", [1, 3])
+def test_the_oracle_scores_as_the_training_did(tiny, tmp_path, members, lora):
+    policy = trained(tiny, members, lora)
+    policy.save_pretrained(tmp_path / "reward")
+    expected = 2 * own_scores(policy) + 0.5
     oracle = RewardEnsembleOracle(path=str(tmp_path / "reward"), device="cpu")
     found = oracle.score(PROMPTS, TEXTS).members
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
@@ -54,3 +58,17 @@ def test_the_oracle_scores_as_the_training_did(tiny, tmp_path, members, lora):
         assert torch.equal(
             RewardModelOracle(path=str(tmp_path / "reward"), device="cpu").score(PROMPTS, TEXTS).mean, found[:, 0]
         )
+
+
+def test_adapters_that_go_on_from_the_heads_of_one_trunk(tiny, tmp_path):
+    """A LoRA ensemble: heads first, then an adapter for each of them; all on the one trunk."""
+    trained(tiny, 2, lora=False).save_pretrained(tmp_path / "heads")
+    expected = []
+    for member in range(2):
+        policy = trained(tmp_path / "heads", 1, lora=True, seed=member, member=member)
+        policy.save_pretrained(tmp_path / "members" / f"seed-{member}")
+        expected.append(2 * own_scores(policy) + 0.5)
+    oracle = RewardEnsembleOracle(path=str(tmp_path / "members"), device="cpu")
+    found = oracle.score(PROMPTS, TEXTS).members
+    torch.testing.assert_close(found, torch.cat(expected, 1), rtol=0, atol=1e-6)
+    assert len(oracle._reader._parts) == 1 and (found[:, 0] - found[:, 1]).abs().min() > 0.01

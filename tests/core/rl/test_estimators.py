@@ -106,5 +106,5 @@ def test_beta_per_completion_weighs_its_own_tokens():
 
 
 def test_k1_in_the_loss_is_refused():
-    with pytest.raises(ValueError, match="expected gradient of 0.*k2.*k3.*kl_in: reward"):
+    with pytest.raises(ValueError, match=r"expected gradient of 0.*k2.*k3.*kl_in: reward"):
         refuse_k1_in_loss("loss", "k1")

@@ -41,5 +41,5 @@ def test_another_prompt_changes_nothing():
 def test_a_lonely_completion_is_refused():
     with pytest.raises(InputError, match=r"rloo compares .*a prompt has 1; set sampler\.completions to 2"):
         grouped(torch.tensor([0, 0, 1]), "rloo", least=2)
-    with pytest.raises(InputError, match="grpo compares .*which prompt each one answers"):
+    with pytest.raises(InputError, match=r"grpo compares .*which prompt each one answers"):
         grouped(None, "grpo", least=2)

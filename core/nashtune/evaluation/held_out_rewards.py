@@ -1,0 +1,89 @@
+"""Rewards of several policies' answers to the same held-out prompts.
+
+Legend: N = prompts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from nashtune.interfaces.oracle import Prompt, RewardOracle
+from nashtune.oracles.checked import scored
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class HeldOutRewards:
+    """Of each policy.
+
+    Args:
+        policies: By name: `mean` reward, its standard error `se` over prompts (None for one prompt), and the mean
+            `variance` of the reward (None where the oracle knows none).
+        change: Last policy minus first: `mean`, and `se` of the differences on the same prompts.
+        prompts: N.
+    """
+
+    policies: dict[str, dict[str, float | None]]
+    change: dict[str, float | None]
+    prompts: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the report."""
+        return {"policies": self.policies, "change": self.change, "prompts": self.prompts}
+
+    def table(self) -> Table:
+        """For people."""
+        from rich.table import Table
+
+        caption = f"{self.prompts} prompts, one answer each; ± is the standard error over prompts"
+        table = Table("policy", "mean reward", title="rewards of held-out answers", caption=caption)
+        known = any(one["variance"] is not None for one in self.policies.values())
+        if known:
+            table.add_column("mean variance", justify="right")
+        for name, one in [*self.policies.items(), ("last - first", self.change)]:
+            error = "" if one["se"] is None else f" ± {one['se']:.2g}"
+            variance = one.get("variance")
+            table.add_row(
+                name, f"{one['mean']:+.4g}{error}", *(["" if variance is None else f"{variance:.3g}"] * known)
+            )
+        return table
+
+
+def held_out_rewards(
+    oracle: RewardOracle, prompts: Sequence[Prompt], answers: Mapping[str, Sequence[str]]
+) -> HeldOutRewards:
+    """Score all answers in one call, since an ensemble may compare the answers of a prompt with one another.
+
+    Args:
+        oracle: Gives the rewards.
+        prompts: Held-out prompts (N), at least one.
+        answers: For each policy its answers (N), the first policy first.
+
+    Raises:
+        InputError: the oracle's rewards are not finite numbers, one for each answer.
+    """
+    asked = [prompt for _ in answers for prompt in prompts]
+    found = scored(oracle, asked, [text for texts in answers.values() for text in texts])
+    means = dict(zip(answers, found.mean.double().cpu().chunk(len(answers)), strict=True))
+    variances = found.variance.double().cpu().chunk(len(answers)) if found.variance is not None else None
+    policies = {
+        name: {**_mean(values), "variance": None if variances is None else float(variances[i].mean())}
+        for i, (name, values) in enumerate(means.items())
+    }
+    each = list(means.values())
+    return HeldOutRewards(policies, _mean(each[-1] - each[0]), len(prompts))
+
+
+def _mean(values_N: Tensor) -> dict[str, float | None]:
+    count = len(values_N)
+    return {
+        "mean": float(values_N.mean()),
+        "se": float(values_N.std(correction=1)) / math.sqrt(count) if count > 1 else None,
+    }
