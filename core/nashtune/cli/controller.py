@@ -13,7 +13,8 @@ from nashtune.cli.output import print_json, print_table
 from nashtune.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    from nashtune.kl.plant import Plant, Trace
+    from nashtune.kl.plant import Plant
+    from nashtune.kl.plant_trace import Trace
     from nashtune.spec.model import Spec
 
 SUMMARY = "run a spec's KL controller on a simulated plant, and say whether it settles"
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         }
 
     from nashtune.interfaces import KLController
-    from nashtune.kl.plant import reacts
+    from nashtune.kl.plant import reacts, simulate
     from nashtune.spec.resolve import build
 
     controllers = {name: cast(KLController, build(one.kl)) for name, one in settings.items() if one.kl is not None}
@@ -87,8 +88,6 @@ def run(args: argparse.Namespace) -> int:
     plant, rounds = _plant(args, next(iter(controllers.values())))
     traces = []
     for name, controller in controllers.items():
-        from nashtune.kl.plant import simulate
-
         target = controller.setpoint()
         traces.append(simulate(controller, plant if target is None else replace(plant, kl_rest=target), rounds, name))
     if args.json:

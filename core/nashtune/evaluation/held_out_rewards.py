@@ -47,11 +47,12 @@ class HeldOutRewards:
         known = any(one["variance"] is not None for one in self.policies.values())
         if known:
             table.add_column("mean variance", justify="right")
-        for name, one in [*self.policies.items(), ("last - first", self.change)]:
-            error = "" if one["se"] is None else f" ± {one['se']:.2g}"
+        first, *_, last = (*self.policies, *self.policies)
+        for name, one in [*self.policies.items(), (f"{last} - {first}", self.change)]:
+            error = "" if one["se"] is None else f" ± {one['se']:.3f}"
             variance = one.get("variance")
             table.add_row(
-                name, f"{one['mean']:+.4g}{error}", *(["" if variance is None else f"{variance:.3g}"] * known)
+                name, f"{one['mean']:+.3f}{error}", *(["" if variance is None else f"{variance:.3g}"] * known)
             )
         return table
 

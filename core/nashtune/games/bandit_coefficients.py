@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nashtune.errors import CheckFailed
 from nashtune.games.bandit_table import Table
 from nashtune.games.matrices import Array
 from nashtune.interfaces import KLController, Loss, RewardOracle, Rewards, RolloutBatch, Step
@@ -66,14 +67,15 @@ def judged(oracle: RewardOracle | None, table: Table) -> tuple[Tensor, Tensor]:
     Raises:
         InputError: its rule needs members, and the table has none; or it makes no finite number.
     """
-    rewards = Rewards(mean=table.flat(table.estimate), variance=table.flat(table.variance))
-    if table.members is not None:
+    estimate_S, variance_S = table.flat(table.estimate), table.flat(table.variance)
+    if oracle is None:
+        return estimate_S, variance_S
+    if table.members is None:
+        rewards = oracle.tabular(Rewards(mean=estimate_S, variance=variance_S))
+    else:  # their variance is the oracle's to say
         members_SK = torch.from_numpy(np.moveaxis(table.members, 1, 2)[table.held])
-        rewards = replace(rewards, members=members_SK)
-    known = cast(Tensor, rewards.variance)
-    if oracle is not None:
-        rewards = oracle.tabular(rewards)
-    return rewards.mean, known if rewards.variance is None else rewards.variance
+        rewards = oracle.tabular(Rewards(mean=estimate_S, members=members_SK))
+    return rewards.mean, variance_S if rewards.variance is None else rewards.variance
 
 
 class Coefficients:
@@ -108,6 +110,8 @@ class Coefficients:
         )
         self.beta = None if self._kl is None else self._kl.beta(self._start).detach().double()
         self.score = self._reward(self._start)
+        spread = float(self.score.max() - self.score.min()) + float(self.score.abs().max()) + 1.0
+        self._far = STEADY * spread * size**0.5
         self._steadied = False
 
     @property
@@ -122,11 +126,23 @@ class Coefficients:
         up to 1. Where coefficients do not grow with reward and β together, one more prompt, with two arms of very
         different scores and a policy that stays where it is, holds the spread up, as the other prompts of a batch do.
         It leaves the optimum where it is.
+
+        Raises:
+            CheckFailed: the loss divides a prompt's advantages by their own spread, with the KL penalty among them.
         """
+        self._steadied = self._scale_free()
+        if self._steadied and self._scale_free():
+            raise CheckFailed(
+                "no optimum: the loss divides a prompt's advantages by their spread, and the KL penalty is among them; "
+                "where they are all equal it has no scale, and it never comes to rest. Set kl_in: loss, or scale: none"
+            )
+
+    def _scale_free(self) -> bool:
+        """Whether the coefficients stay the same when reward and β are doubled."""
         noise = np.random.default_rng(0).normal(size=self.table.held.shape)
         shaken = self.table.log_reference + np.where(self.table.held, noise, 0.0)
         once, twice = (self._centred(self._at(shaken, scale)) for scale in (1.0, 2.0))
-        self._steadied = bool(np.abs(once - twice).max() <= 1e-2 * np.abs(once).max())
+        return bool(np.abs(once - twice).max() <= 1e-2 * np.abs(once).max())
 
     def __call__(self, log_policy: Array) -> Array:
         """C (X, n), 0 outside of the table, at log-probs (X, n)."""
@@ -139,7 +155,7 @@ class Coefficients:
         batch = replace(batch, score=scale * self._reward(batch))
         beta = None if self.beta is None else scale * self.beta
         if self._steadied:
-            batch, beta = _with_steadying_prompt(batch, beta)
+            batch, beta = _with_steadying_prompt(batch, beta, self._far)
         if self._loss.uses_values:
             zero_S = torch.zeros_like(batch.score)  # a critic's guess moves all arms of a prompt alike
             batch = replace(batch, old_value=zero_S, value=zero_S, old_value_end=zero_S, value_end=zero_S)
@@ -163,11 +179,9 @@ class Coefficients:
         return centred
 
 
-def _with_steadying_prompt(batch: RolloutBatch, beta: Tensor | None) -> tuple[RolloutBatch, Tensor | None]:
-    """The batch with a prompt of two more arms at their reference, whose scores spread most."""
+def _with_steadying_prompt(batch: RolloutBatch, beta: Tensor | None, far: float) -> tuple[RolloutBatch, Tensor | None]:
+    """The batch with a prompt of two more arms at their reference, of scores -far and far."""
     size = len(batch.score)
-    spread = float(batch.score.max() - batch.score.min()) + float(batch.score.abs().max()) + 1.0
-    far = STEADY * spread * size**0.5
     half_2 = torch.full((2,), 0.5, dtype=torch.float64)
 
     def more(values_S: Tensor | None, added_2: Tensor) -> Tensor:

@@ -56,8 +56,7 @@ def optimum(coefficient: Coefficient, table: Table) -> Array:
             return np.where(held, u - _log_sum(u, held), -np.inf)
     raise CheckFailed(
         f"Newton's method does not find the optimum: after {MOST_STEPS} steps log-probs still move by "
-        f"{float(np.abs(step).max()):.1e} nats. A loss that divides a prompt's advantages by their spread never "
-        "comes to rest with the KL penalty in the reward: where all advantages are equal it has no scale"
+        f"{float(np.abs(step).max()):.1e} nats"
     )
 
 

@@ -6,7 +6,7 @@ Legend: X = prompts, n = arms of the largest prompt, A = arms of all prompts, B 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -86,7 +86,11 @@ def pair_optimum(spec: Spec, components: Components, table: Table) -> PairOptimu
     population = Population(games)
     flat_A = table.flat(variance)
 
+    state: dict[str, Any] = {}
+
     def source(mu_A: Array, round: int) -> Rows:
+        if state and runner.kl is not None:
+            runner.kl.load_state_dict(state)  # in later rounds too v is that of the reference's answers
         rows = population(mu_A, round)
         return RowsWithVariance(
             **vars(rows), variance_chosen_B=flat_A[rows.chosen_B], variance_rejected_B=flat_A[rows.rejected_B]
@@ -95,6 +99,8 @@ def pair_optimum(spec: Spec, components: Components, table: Table) -> PairOptimu
     runner = TabularRunner(spec, games, source)
     start_A = np.concatenate([np.log(game.start) for game in games])
     beta = _beta(runner, source(start_A, 1), torch.from_numpy(start_A))
+    if runner.kl is not None and runner.kl.uses_variance:
+        state |= runner.kl.state_dict()
     trajectory = runner.run()
     last = np.full(table.held.shape, -np.inf)
     last[table.held] = trajectory.policies[-1]

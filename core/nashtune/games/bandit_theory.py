@@ -67,6 +67,8 @@ def own_form(coefficients: Coefficients) -> OwnForm | None:
     )
     strength = -here / beta
     first = _rounded(strength[:, :1])
+    if (first <= 0).any():
+        return None
     centred_reward, centred_push = (_centred(values, held) for values in (reward, push))
     square = (centred_reward**2).sum(-1, keepdims=True)
     scale = (centred_reward * centred_push).sum(-1, keepdims=True) / np.where(square > 0, square, 1.0)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from nashtune.errors import InputError
+from nashtune.errors import CheckFailed, InputError
 from nashtune.games.bandit import Arms
 from nashtune.games.bandit_coefficients import Coefficients, Components, components_of
 from nashtune.games.bandit_optimum import optimum
@@ -119,12 +119,25 @@ def _pairs(spec: Spec, components: Components, table: Table, drawn: Table) -> So
     prompts = len(table.held)
     chunk = prompts * max(1, PAIR_PROMPTS_AT_ONCE // prompts)
     parts = [drawn.without(start).first(chunk) for start in range(0, len(drawn.held), chunk)]
-    policies = np.concatenate([np.exp(pair_optimum(spec, components, part).log_policy) for part in parts])
+    policies = np.concatenate([_pair_policies(spec, components, part, prompts) for part in parts])
     own = None
     if solved.beta is not None:
         form, level = by_size(weighted, table, solved.score, solved.beta)
         own = OwnForm(name=LINEAR, policy=form, level=level)
     return np.exp(solved.log_policy), policies, own, solved.beta, notes
+
+
+def _pair_policies(spec: Spec, components: Components, part: Table, prompts: int) -> Array:
+    """Policies of several draws; those of fewer where the minimiser, which searches for all of them at once, fails."""
+    try:
+        return np.exp(pair_optimum(spec, components, part).log_policy)
+    except CheckFailed:
+        draws = len(part.held) // prompts
+        if draws == 1:
+            raise
+        middle = prompts * (draws // 2)
+        halves = (part.first(middle), part.without(middle))
+        return np.concatenate([_pair_policies(spec, components, half, prompts) for half in halves])
 
 
 def _refuse_other_specs(spec: Spec) -> None:

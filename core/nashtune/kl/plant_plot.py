@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nashtune.files import atomic_path
-from nashtune.kl.plant import BAND, Plant, Trace
+from nashtune.kl.plant import Plant
+from nashtune.kl.plant_trace import BAND, Trace
 
 COLOURS = ("#3b6ea8", "#c0504d", "#5a9a4a", "#8064a2", "#d08a2e", "#4aa3a3")
 MOST = len(COLOURS)

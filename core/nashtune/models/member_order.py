@@ -10,12 +10,13 @@ Legend: B = rows of a micro-batch, K = members.
 from __future__ import annotations
 
 from hashlib import blake2b
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from nashtune.errors import InputError
 from nashtune.spec.model import HeadSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BITS = 512  # of one digest: the passes of so many members
 
@@ -32,6 +33,8 @@ def member_share(rows_B: Tensor, members: int, seed: int, epoch: int) -> Tensor:
     Returns:
         (B, K) of 2.0 and 0.0, float32, on the device of the rows.
     """
+    import torch  # here: `nashtune check` asks `check_passes` without torch
+
     late = [[_reads_late(int(row), member, seed, epoch // 2) for member in range(members)] for row in rows_B.tolist()]
     reads = torch.tensor(late, dtype=torch.bool) == bool(epoch % 2)
     return 2.0 * reads.reshape(len(rows_B), members).to(rows_B.device, torch.float32)

@@ -5,13 +5,14 @@ Legend: N = sequences, K = members.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from nashtune.data.collate import completion_batch
 from nashtune.interfaces.batch import TokenBatch
 from nashtune.logprobs.head import base_model
 from nashtune.logprobs.positions import model_inputs
@@ -25,8 +26,13 @@ from nashtune.models.reward_export import finish_export
 from nashtune.models.reward_folder import RewardFile, check_trunk
 from nashtune.models.reward_head import NAME, last_hidden, scores
 from nashtune.models.reward_loading import load_reward_model
+from nashtune.oracles.frozen import budget_batches
 from nashtune.references.store import digests
 from nashtune.spec.model import HeadSpec
+from nashtune.terminal import with_bar
+
+REMEMBERED_TOKENS = 8192
+"""Tokens of a pass of a frozen trunk, padding included."""
 
 
 class RewardPolicy(HFPolicy):
@@ -97,18 +103,26 @@ class RewardPolicy(HFPolicy):
         return scores(self.model, self._last_hidden(batch))
 
     def remember(self, batches: Iterable[TokenBatch]) -> None:
-        """With a frozen trunk: run every sequence through it once; `scores` finds its hidden state again.
+        """With a frozen trunk: run every different sequence through it once; `scores` finds its hidden state again.
 
-        All rows go through in the order and the batches in which they are given, so that a run that is taken up again
-        finds the same numbers to the last bit.
+        Sequences meet others of similar length, in batches that depend on all of them alone, so that a run that is
+        taken up again finds the same numbers to the last bit.
 
         Args:
             batches: Every row of a split. Kept are 4 bytes times the hidden size for each different sequence.
         """
+        new: dict[bytes, Sequence[int]] = {}
+        for batch in batches:
+            real = batch.attention_mask.bool()
+            rows = [ids[mask].tolist() for ids, mask in zip(batch.input_ids, real, strict=True)]
+            new |= {name: ids for name, ids in zip(digests(batch), rows, strict=True) if name not in self._remembered}
+        names, sequences = list(new), list(new.values())
+        chunks = list(budget_batches(sequences, REMEMBERED_TOKENS))
         with torch.no_grad(), frozen_mode(self):
-            for batch in batches:
-                last_NH = self._last_hidden(batch.to(self.device)).float().cpu()
-                self._remembered.update(zip(digests(batch), last_NH.clone(), strict=True))
+            for chunk in with_bar(chunks, "the frozen trunk reads every row once"):
+                batch = completion_batch([((), sequences[i]) for i in chunk]).to(self.device)
+                last_NH = self._last_hidden(batch).float().cpu()
+                self._remembered.update(zip([names[i] for i in chunk], last_NH.clone(), strict=True))
 
     def _last_hidden(self, batch: TokenBatch) -> Tensor:
         base = base_model(self.loaded())

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from jsonargparse.typing import PositiveInt
 
-from nashtune.errors import InputError
 from nashtune.interfaces.stage import Outcome, Planned, Stage, Work
 from nashtune.pipeline.fit_command import train
+from nashtune.pipeline.layers import text_of
 from nashtune.pipeline.refer import is_reference
 from nashtune.pipeline.settings import sections
-from nashtune.spec.games import check_game, unanswered
 from nashtune.spec.model import Spec
+from nashtune.spec.overrides import Override
 from nashtune.spec.resolve import resolve
 from nashtune.spec.run import Runs
 from nashtune.spec.runcheck import check_run
@@ -38,13 +39,18 @@ class FitStage(Stage):
         spec: Name or file of the spec.
         seeds: Train this many times from the same start, which gives an ensemble of independent members: member k has
             the seed `seed_everything` + k, and with it head weights and data order of its own. Without it, train once.
+        own_heads: With `seeds`, member k goes on with output k of the starting model's score head: an adapter for each
+            head of a trunk that was trained with all of them.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("export", "run")
 
-    def __init__(self, *, spec: str, seeds: PositiveInt | None = None) -> None:
+    def __init__(self, *, spec: str, seeds: PositiveInt | None = None, own_heads: bool = False) -> None:
+        if own_heads and seeds is None:
+            raise ValueError("own_heads: true, but there are no members; give seeds, as many as the model has heads")
         self.spec = spec
         self.seeds = None if seeds is None else int(seeds)
+        self.own_heads = own_heads
 
     def check(self, runs: Runs) -> Planned:
         """Resolve the spec and check the run as `nashtune check` does, as far as its files are there already.
@@ -52,17 +58,14 @@ class FitStage(Stage):
         Raises:
             InputError: what is wrong, all of it.
         """
-        spec = resolve(self.spec, runs.overrides)
+        spec = self._resolve(runs, None if self.seeds is None else 0)
         settings = sections(runs)
-        notes: tuple[str, ...] = ()
-        if any(map(is_reference, self._files(spec, settings))):
-            check_game(spec)
-            if question := unanswered(spec):
-                raise InputError(question)
-        else:
-            notes = tuple(check_run(spec, runs).notes)
+        waiting = any(is_reference(file) for file in self._files(spec, settings))
+        checked = check_run(spec, replace(runs, data=_to_come(runs.data)))
+        notes = () if waiting else tuple(checked.notes)  # counts are known when the rows are
+        own = {"seeds": self.seeds, "own_heads": self.own_heads}
         files = tuple(dict.fromkeys(file for file in self._files(spec, settings) if not _by_name(file)))
-        return Planned(settings={"spec": spec.to_dict(), "seeds": self.seeds, **settings}, files=files, notes=notes)
+        return Planned(settings={"spec": spec.to_dict(), **own, **settings}, files=files, notes=notes)
 
     def run(self, runs: Runs, work: Work) -> Outcome:
         """Train what is not trained yet.
@@ -70,9 +73,9 @@ class FitStage(Stage):
         Raises:
             InputError: a training fails; it has said why.
         """
-        config = {"spec": resolve(self.spec, runs.overrides).to_dict(), **sections(runs)}
+        config = sections(runs)
         if self.seeds is None:
-            train(work.folder / "run", config, work)
+            train(work.folder / "run", {"spec": self._resolve(runs, None).to_dict(), **config}, work)
             made = {"export": work.folder / "run" / "export", "run": work.folder / "run"}
             report = _report(work.folder / "run")
             return Outcome(outputs=made, summary=_summary(report), numbers=report, open=("run",))
@@ -81,7 +84,8 @@ class FitStage(Stage):
         for k in range(self.seeds):
             name = f"seed-{first + k}"
             work.say(f"member {k + 1}/{self.seeds}: {name}")
-            train(work.folder / "run" / name, {**config, "seed_everything": first + k}, work)
+            own = {"spec": self._resolve(runs, k).to_dict(), **config, "seed_everything": first + k}
+            train(work.folder / "run" / name, own, work)
             reports[name] = _report(work.folder / "run" / name)
         links = work.folder / "export"
         links.mkdir(exist_ok=True)
@@ -91,6 +95,12 @@ class FitStage(Stage):
         made = {"export": links, "run": work.folder / "run"}
         return Outcome(outputs=made, summary=summary, numbers={"members": reports}, open=("run",))
 
+    def _resolve(self, runs: Runs, member: int | None) -> Spec:
+        """The spec of a member, or of the one training."""
+        where = f"own_heads of stage `fit` ({self.spec})"
+        own = [Override(("head", "member"), member, where)] if self.own_heads and member is not None else []
+        return resolve(self.spec, [*runs.overrides, *own])
+
     def _files(self, spec: Spec, settings: Mapping[str, Any]) -> list[str]:
         """Everything that the training reads."""
         files = [settings["data"].get(split) for split in SPLITS] + [settings["policy"].get("path")]
@@ -99,6 +109,13 @@ class FitStage(Stage):
             paths = component.args.get("paths")
             files += paths if isinstance(paths, list) else []
         return [file for file in files if isinstance(file, str)]
+
+
+def _to_come(value: Any) -> Any:
+    """Settings in which outputs to come stand as sources by name, which nobody looks for before they are needed."""
+    if isinstance(value, Mapping):
+        return {key: _to_come(part) for key, part in value.items()}
+    return f"hub:{text_of(value)}" if is_reference(text_of(value)) else value
 
 
 def _by_name(file: str) -> bool:

@@ -30,9 +30,9 @@ def summaries(
     """One mapping per round that was begun, for the report and `rounds_table`.
 
     Of every round: `round`, `prompts`, `completions`, `tokens` (of all completions), `truncated` (completions that
-    ended at the token limit), `score` (mean score of the completions; None with a preference oracle), `pairs` (rows that it
-    trains on), `dropped` (pairs that were not made, by reason), `steps`, and `loss` and `accuracy` (means over its
-    logged steps; None where there are none). Where completions are judged in pairs: `judgements`. Where they are
+    ended at the token limit), `score` (mean score of the completions; None with a preference oracle), `pairs` (rows
+    that it trains on), `dropped` (pairs that were not made, by reason), `steps`, and `loss` and `accuracy` (means over
+    its logged steps; None where there are none). Where completions are judged in pairs: `judgements`. Where they are
     rewarded one by one: `rewards`, `score_std` over the completions, `variance` (mean, where the oracle knows it),
     `kl_k1` and `kl_k3` to `ref` before the update (nats per completion), and `beta` (mean, where it was logged).
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nashtune.data.serve import DataKind, refusals
+from nashtune.models.member_order import check_passes
 from nashtune.spec.findings import Collector
 from nashtune.spec.gamerules import attribute, is_game
 from nashtune.spec.games import check_game, unanswered
@@ -61,6 +62,9 @@ def check_run(spec: Spec, runs: Runs) -> Checked:
     _check_settings(spec, kind, options["data"], folder, runs, found)
     if kind == "prompts":
         check_epochs(options["trainer"], runs, found)
+    if spec.head is not None:
+        with found.catch():
+            check_passes(spec.head, options["trainer"].get("max_epochs"))
     if "train" in rows and kind != "prompts":
         notes += _steps(spec, rows["train"], kind, options["data"], options["trainer"])
     if kind == "prompts" and options["data"]["validation"] is None:

@@ -20,7 +20,7 @@ from nashtune.models.reward_folder import read_reward_file
 from nashtune.models.reward_policy import RewardPolicy
 from nashtune.spec.resolve import resolve
 from nashtune.training.checkpoint import SECTION, newest_checkpoint, read_checkpoint
-from nashtune.training.reward_card import reward_section
+from nashtune.training.reward_card import measured_section, reward_section
 
 
 def export_policy(policy: HFPolicy, out: Path, card: str, *, merged: bool = False) -> None:
@@ -121,6 +121,8 @@ def model_card(config: Mapping[str, Any], report: Mapping[str, Any], *, merged: 
     if spec.head is not None:
         metadata["pipeline_tag"] = "text-classification"
         about = reward_section(spec.head, config, adapter=saved_as_adapter(config) and not merged)
+    if "verdicts" in report:
+        about += measured_section(report["verdicts"])
     metadata["tags"] = ["nashtune", spec.name, *(["reward-model"] if spec.head is not None else [])]
     held_out = report.get("held_out", {})
     figures = "\n".join(f"| {name} | {value:.6g} |" for name, value in sorted(held_out.items())) or "| not measured | |"

@@ -33,7 +33,6 @@ from nashtune.models.policy import HFPolicy, PolicyConfig
 from nashtune.models.reward_policy import RewardPolicy
 from nashtune.references.anchored import AnchoredReference
 from nashtune.spec.resolve import build, resolve
-from nashtune.terminal import with_bar
 from nashtune.training.objective import Objective
 from nashtune.training.optimizer import LearningRate, configure
 from nashtune.training.refusals import refuse_non_finite, refuse_non_finite_gradient, refuse_other_schedules
@@ -125,9 +124,8 @@ class AlignmentModule(LightningModule):
         data = cast("PreferenceData", self.data)
         if isinstance(self.policy, RewardPolicy) and self.policy.head.trunk == "frozen":
             for split in splits:
-                rows = data.every_row(split)
                 with self.trainer.precision_plugin.forward_context():
-                    self.policy.remember(with_bar(rows, "the frozen trunk reads every row once"))
+                    self.policy.remember(data.every_row(split))
         for reference in self.references.values():
             for split in splits:
                 with self.trainer.precision_plugin.forward_context():  # the autocast that the steps run under

@@ -33,6 +33,44 @@ PLAIN = """\
 inputs = tokenizer(PROMPT + ANSWER + tokenizer.eos_token, return_tensors="pt")"""
 
 
+def measured_section(verdicts: Mapping[str, Any]) -> str:
+    """Markdown: how well a reward or preference model orders held-out answers.
+
+    Args:
+        verdicts: As `nashtune.evaluation.reward_report` gives them.
+    """
+    rows = [("pair accuracy", verdicts["accuracy"])]
+    if verdicts["kind"] == "comparisons":
+        rows.append(("verdict changes with the order", verdicts["position_bias"]["flips"]))
+        note = "Accuracy is that of the mean of both orders."
+    else:
+        longer = verdicts["longer_is_better"]
+        above = longer["above"]
+        rows += [("accuracy of preferring the longer answer", longer), ("above that", above)]
+        note = (
+            f"Above that: {100 * longer['level']:g} % bootstrap interval over prompts "
+            f"{above['low']:+.4f} to {above['high']:+.4f}. Members: {verdicts['members']}, single accuracies "
+            f"{verdicts['members_accuracy']['min']:.4f} to {verdicts['members_accuracy']['max']:.4f}."
+        )
+    lines = [
+        f"| {name} | {one['mean']:.4f} | {'' if one['se'] is None else format(one['se'], '.4f')} |"
+        for name, one in rows
+    ]
+    found = verdicts["calibration"]
+    lines += [f"| calibration error (ECE) | {found['ece']:.4f} | |", f"| log loss | {found['log_loss']:.4f} | |"]
+    return f"""
+## What it prefers
+
+{verdicts["pairs"]} held-out pairs of {verdicts["prompts"]} prompts; errors are over prompts.
+
+| | value | standard error |
+|---|---|---|
+{chr(10).join(lines)}
+
+{note}
+"""
+
+
 def reward_section(head: HeadSpec, config: Mapping[str, Any], *, adapter: bool) -> str:
     """Markdown.
 

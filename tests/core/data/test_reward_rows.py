@@ -123,3 +123,10 @@ def test_check_refuses_what_fit_would(write, tiny, capsys):
     shown = " ".join(capsys.readouterr().err.split())
     assert ":1: margin is -1; it is a number >= 0" in shown
     assert "data.max_prompt_length: 5, but the model reads prompt and completion as one text" in shown
+
+
+def test_check_asks_for_passes_that_come_in_twos(write, tiny, capsys):
+    given = ["--data.train", write([PAIR]), "--policy.path", str(tiny), "--trainer.max_epochs"]
+    assert main(["check", "reward_ensemble_heads", *given, "3"]) == 2
+    assert "trainer.max_epochs: 3, but with head.own_order a member reads every row once" in capsys.readouterr().err
+    assert main(["check", "reward_ensemble_heads", *given, "2"]) == 0

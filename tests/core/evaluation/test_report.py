@@ -80,3 +80,27 @@ def test_of_many_rounds_some_are_shown_the_first_and_the_last_among_them() -> No
     assert "6 of 1000 rounds" in stream.getvalue()
     for n in (1, 2, 3, 4, 5, 6):
         assert all(len(row) == n + 1 for row in shown([a_round(t) for t in range(n)]))
+
+
+def test_reinforcement_learning_shows_rewards_of_ten_and_of_a_thousand_rounds() -> None:
+    row: dict[str, object] = {
+        "prompts": 16,
+        "completions": 64,
+        "tokens": 6144,
+        "truncated": 16,
+        "pairs": 64,
+        "rewards": 64,
+        "steps": 4,
+    }
+    row |= {"score": -12.345, "score_std": 0.987, "variance": None, "kl_k1": -0.00123, "kl_k3": 123.4, "beta": 0.1}
+    row |= {"loss": -0.00123, "accuracy": None, "dropped": {}}
+    for count in (10, 1000):
+        rounds = [{**row, "round": t} for t in range(1, count + 1)]
+        stream = io.StringIO()
+        Console(file=stream, width=80).print(rounds_table(rounds))
+        lines = [line for line in stream.getvalue().splitlines() if "│" in line]
+        found = {cells[0]: cells[1:] for cells in ([c.strip() for c in line.split("│")[1:-1]] for line in lines)}
+        assert len(found) == len(lines) and "" not in found, "no cell takes two lines"
+        assert found["mean reward"] == ["-12.3"] * 6 and found["finished"] == ["75%"] * 6
+        assert found["KL to ref, k1"] == ["-0.0012"] * 6 and found["KL to ref, k3"] == ["123"] * 6
+        assert "mean variance" not in found and "judgements" not in found

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bandit_numbers import ESTIMATE, GOLD, REFERENCE, SIGMA, V
 
+from bandit_numbers import ESTIMATE, GOLD, REFERENCE, SIGMA, V
 from nashtune.games.closed_forms import at_distance, ellipsoid, kl, reverse, sphere, vanilla, weighted
 
 PRINTED = 1e-10

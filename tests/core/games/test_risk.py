@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from bandit_numbers import GOLD, REFERENCE, SIGMA
 
+from bandit_numbers import GOLD, REFERENCE, SIGMA
 from nashtune.games.closed_forms import ellipsoid, kl, sphere, vanilla, weighted
 from nashtune.games.risk import ellipsoid_risk, from_gains, sphere_risk
 

@@ -9,7 +9,8 @@ import pytest
 
 from nashtune.kl.adaptive import AdaptiveKL
 from nashtune.kl.fixed import FixedKL
-from nashtune.kl.plant import Plant, Trace, reacts, rollouts, simulate, spectral_radius
+from nashtune.kl.plant import Plant, reacts, rollouts, simulate, spectral_radius
+from nashtune.kl.plant_trace import Trace
 
 QUIET = Plant(noise=0.0)
 

@@ -87,9 +87,8 @@ def test_gibberish_is_left_out_and_columns_are_kept(alone, line):
     assert report["kept_share"] == 1.0
     limit = (ppl[20] + ppl[21]) / 2
     report, rows = alone("rule=absolute", f"tau={limit!r}", folder="half")
-    kept = [
-        line for line, row in zip(lines, nll, strict=True) if max(a["nll"] for a in row["answers"]) < math.log(limit)
-    ]
+    worst = [max(answer["nll"] for answer in row["answers"]) for row in nll]
+    kept = [row for row, value in zip(lines, worst, strict=True) if value < math.log(limit)]
     assert rows == kept
     assert 0 < len(kept) < len(lines)
     assert report["rows"] == {"read": 24, "scored": 24, "kept": len(kept), "left_out": {"rule": 24 - len(kept)}}
@@ -178,13 +177,14 @@ def test_weights_that_are_broken_are_named(line, refused, tiny):
     weights["model.norm.weight"][:] = math.nan
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     (line.folder / "alone.yaml").write_text(FILTER)
-    said = refused("run", "alone.yaml", "--config", str(line.run_file), "--run_dir", "out", "--policy.path", "broken")
+    command = ["run", "alone.yaml", "--config", str(line.run_file), "--run_dir", "out", "--policy.path", "broken"]
+    said = refused(*command, "--engine", "dense")
     assert "train.jsonl:1: the model's log-prob is nan" in said
 
 
 def test_the_filter_off_is_plain_dpo_bit_for_bit(line, same_process):
     """A filter that keeps all rows changes nothing in the training that follows."""
-    out = line.run("--stages.filter.rule", "absolute", "--stages.filter.tau", "1e9")
+    out = line.run("--stages.filter.rule", "absolute", "--stages.filter.tau", "1e9", "--stages.filter.q", "none")
     config = yaml.safe_load(line.run_file.read_text())
     del config["stages"]
     line.run_file.write_text(yaml.safe_dump(config))
