@@ -70,6 +70,20 @@ def refused(lightning_log: None, capsys: pytest.CaptureFixture[str]) -> Callable
 
 
 @pytest.fixture
+def heads(tiny: Path, tmp_path: Path) -> Path:
+    """The tiny model with three random heads of some size, so that rewards and their variance differ."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny, num_labels=3)
+    model.score.weight.data.normal_(generator=torch.Generator().manual_seed(1))
+    model.save_pretrained(tmp_path / "heads")
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "heads")
+    return tmp_path / "heads"
+
+
+@pytest.fixture
 def sft_adapter(tiny: Path, tmp_path: Path) -> Path:
     """An adapter on the tiny model that changes what it says."""
     import torch

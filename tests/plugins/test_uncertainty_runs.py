@@ -21,19 +21,6 @@ RL = ("--spec.schedule.steps", "3", *SIZES)
 
 
 @pytest.fixture
-def heads(tiny: Path, tmp_path: Path) -> Path:
-    """The tiny model with three random heads of some size, so that rewards and their variance differ."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_pretrained(tiny, num_labels=3)
-    model.score.weight.data.normal_(generator=torch.Generator().manual_seed(1))
-    model.save_pretrained(tmp_path / "heads")
-    AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "heads")
-    return tmp_path / "heads"
-
-
-@pytest.fixture
 def ensemble(lightning_log: None, tmp_path: Path, tiny: Path, heads: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.chdir(tmp_path)
     write_rows(tmp_path / "train.jsonl", [{"prompt": row["prompt"]} for row in pair_rows(8)])

@@ -104,19 +104,25 @@ def test_has_a_page_with_the_usual_sections(name):
 
 
 GAME = (
-    *("--spec.oracle", "rules", "--spec.oracle.rules", "[distinct_1]", "--spec.sampler.max_new_tokens", "5"),
-    *("--spec.sampler.completions", "4", "--data.prompts_per_round", "6"),
+    *("--spec.sampler.max_new_tokens", "5", "--spec.sampler.completions", "4", "--data.prompts_per_round", "6"),
     *("--trainer.accumulate_grad_batches", "6", "--trainer.max_epochs", "1"),
 )
+RULES = ("--spec.oracle", "rules", "--spec.oracle.rules", "[distinct_1]")
 
 
-def is_game(name: str) -> bool:
-    return build(resolve(name).schedule).reads != ()
+def game_of(name: str, heads: Path) -> tuple[str, ...]:
+    """Settings of a game: an oracle for any, of an ensemble where the spec names one; none of an offline method."""
+    spec = resolve(name)
+    if not build(spec.schedule).reads:
+        return ()
+    if spec.oracle is not None and spec.oracle.name == "reward_ensemble":
+        return (*GAME, "--spec.oracle.path", str(heads), "--spec.oracle.members", "3")
+    return (*GAME, *RULES)
 
 
 @pytest.mark.loads
 @each_spec
-def test_trains_two_steps(name, lab: Lab):
-    run = lab.fit("--trainer.max_steps", "2", *(GAME if is_game(name) else ()), spec=name)
+def test_trains_two_steps(name, lab: Lab, heads: Path):
+    run = lab.fit("--trainer.max_steps", "2", *game_of(name, heads), spec=name)
     losses = lab.metrics(run).series["train/loss"]
     assert len(losses) == 2 and all(value == value for _, value in losses)

@@ -8,7 +8,7 @@ from typing import Any
 
 from nashtune.cli.output import print_json, print_table
 from nashtune.errors import InputError
-from nashtune.pipeline import load as pipelines
+from nashtune.pipeline import form
 from nashtune.spec.loader import display, read_yaml
 from nashtune.spec.locate import Listed, list_pipelines, list_runs, list_specs
 from nashtune.spec.resolve import outline
@@ -61,7 +61,7 @@ def _specs() -> list[dict[str, Any]]:
 
 
 def _pipelines() -> list[dict[str, Any]]:
-    return _outlined(list_pipelines(), pipelines.outline)
+    return _outlined(list_pipelines(), form.outline)
 
 
 def _outlined(known: list[Listed], read: Callable[[Any], dict[str, str]]) -> list[dict[str, Any]]:

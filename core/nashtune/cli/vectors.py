@@ -14,7 +14,8 @@ from nashtune.errors import InputError
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-    from nashtune.evaluation.vectors import CaseResult, Difference
+    from nashtune.evaluation.vector_results import CaseResult
+    from nashtune.evaluation.vectors import Difference
 
 SUMMARY = "check a spec's loss and gradients against known numbers, in float64"
 FOLDER = "vectors"

@@ -51,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--completions", metavar="K", help="with --pairs: completions that the pairing sees together (default: 8)"
     )
-    parser.add_argument("--draws", metavar="D", help="with a bandit: draws of the rewards' noise (default: 20000)")
+    parser.add_argument(
+        "--draws", metavar="D", help="with a bandit: draws of the rewards' noise (default: 20000; 1000 for pairs)"
+    )
     parser.add_argument("--seed", metavar="S", help="with --pairs or a bandit: seed of the draws (default: 0)")
     parser.add_argument("--plot", metavar="FILE", help="save a picture of gaps and policies, a PNG")
     parser.add_argument(

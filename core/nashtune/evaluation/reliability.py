@@ -25,8 +25,10 @@ def expected_calibration_error(p_P: Tensor, label_P: Tensor) -> float:
         p_P: Claimed probability that the first answer is better, in [0, 1] (P,).
         label_P: Probability that it is, 1 or 0 where labels are certain (P,).
     """
-    # without its validation, which wants labels of 0 and 1 and works with any
-    metric = BinaryCalibrationError(n_bins=2 * BINS, norm="l1", validate_args=False).set_dtype(torch.float64)
+    # Without its validation, which wants labels of 0 and 1 and works with any. The pairs of all ranks are here already,
+    # on the one that reports: asking the others for theirs would wait for an answer that never comes.
+    metric = BinaryCalibrationError(n_bins=2 * BINS, norm="l1", validate_args=False, sync_on_compute=False)
+    metric.set_dtype(torch.float64)
     metric.update(torch.cat([p_P, 1 - p_P]), torch.cat([label_P, 1 - label_P]))
     return float(metric.compute())
 

@@ -22,10 +22,14 @@ Coefficient = Callable[[Array], Array]
 """Log-probs (X, n) -> c (X, n); what is outside of the table is ignored."""
 
 MOST_STEPS = 300
-DIFFERENCE = 1e-4
-"""Step of the central differences, in nats: their error is of order 1e-8 of the derivative, and only slows Newton."""
+DIFFERENCE = 1e-3
+"""Step of the central differences, in nats: their error is of order 1e-6 of the derivative, and only slows Newton."""
 SETTLED = 1e-11
 """In nats, relative: a correction below it ends the search."""
+ROUNDING = 2e-15
+"""Of a coefficient, relative to the largest of its prompt."""
+CLOSE = 1e-7
+"""Spread of a prompt's coefficients, relative to the largest, below which a full step is taken without looking."""
 LEAST_SLOPE = 1e-8
 """Share of an arm's derivative at the reference below which it is not believed: that of k3 vanishes on the way up."""
 FLAT = 1e-9
@@ -52,7 +56,8 @@ def optimum(coefficient: Coefficient, table: Table) -> Array:
         slope = np.minimum(slopes(coefficient, u, held), LEAST_SLOPE * steepest)
         step = _step(u, c, slope, held)
         u, c = _damped(coefficient, u, c, step, held)
-        if (np.abs(step) <= SETTLED * (1.0 + np.abs(u))).all():
+        known = ROUNDING * np.abs(c).max(-1, keepdims=True) / -slope  # no log-prob is known better than this
+        if (np.abs(step) <= SETTLED * (1.0 + np.abs(u)) + known).all():
             return np.where(held, u - _log_sum(u, held), -np.inf)
     raise CheckFailed(
         f"Newton's method does not find the optimum: after {MOST_STEPS} steps log-probs still move by "
@@ -102,13 +107,13 @@ def _damped(coefficient: Coefficient, u: Array, c: Array, step: Array, held: NDA
         return far
 
     before = distance(c)
-    rounding = 1e-11 * (1.0 + np.abs(c).max(-1, keepdims=True))
+    close = CLOSE * (1.0 + np.abs(c).max(-1, keepdims=True))
     share = np.ones(before.shape)
     while True:
         trial = u + share * step
         with np.errstate(over="ignore", invalid="ignore"):
             found = coefficient(trial)
-            nearer = distance(found) <= before * (1.0 - 1e-4 * share) + rounding
+            nearer = distance(found) <= before * (1.0 - 1e-4 * share) + close
         if (nearer | (share < 1e-12)).all():
             return trial, found
         share = np.where(nearer, share, 0.5 * share)

@@ -50,6 +50,7 @@ def _policies(axis: Any, report: BanditReport, lines: list[Line], number: int) -
         axis.bar(places - 0.42 + width * (i + 0.5), line.policy[number][:size], width, color=colour, label=_label(line))
     ticks = [f"{y}\n{arms.gold[y]:+.2g}" + (f"\n±{arms.sigma[y]:.2g}" if size <= 12 else "") for y in places]
     axis.set_xticks(places, ticks, fontsize=8)
+    axis.set_ylim(top=1.3 * axis.get_ylim()[1])  # room for the legend
     axis.set(ylabel="probability", xlabel="arm, true reward" + (", noise" if size <= 12 else ""))
     left_out = f" (arms 0 to {size - 1} of {arms.size})" if arms.size > size else ""
     axis.set_title(f"Policies on the estimate: {arms.name}{left_out}", fontsize=10)

@@ -95,8 +95,7 @@ def vanilla_form(beta: float) -> Form:
 
     def form(table: Table) -> tuple[Array, Array | None]:
         coefficient = np.full(table.held.shape, beta)
-        # as the weighted form at equal coefficients, whose λ is β log E_π₀ exp(R/β)
-        return by_size(closed_forms.weighted, table, table.estimate, coefficient)
+        return by_size(_vanilla, table, table.estimate, coefficient)
 
     return form
 
@@ -143,6 +142,15 @@ def quadratic_risks(prompts: Sequence[Arms]) -> dict[str, float | None]:
         "vanilla": sphere_risk(gold, variance),
         "aware": ellipsoid_risk(gold, variance) if known else None,
     }
+
+
+def _vanilla(reward: Array, reference: Array, coefficient: Array) -> tuple[Array, Array]:
+    """The weighted form at equal coefficients, without a search: its λ is β log E_π₀ exp(R/β)."""
+    beta = coefficient[:, 0]
+    exponent = np.log(reference) + reward / beta[:, None]
+    top = exponent.max(-1)
+    level: Array = beta * (top + np.log(np.exp(exponent - top[:, None]).sum(-1)))
+    return closed_forms.vanilla(reward, reference, beta[:, None]), level
 
 
 Find = Callable[[Array, Array, Array], "tuple[Array, Array]"]

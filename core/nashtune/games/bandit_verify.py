@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 DRAWS = {"rollouts": 20_000, "pairs": 1_000}
 """Draws of the noise, by what the loss reads: an update on pairs solves a linear system for each draw."""
+MOST_ROWS, FEWEST_DRAWS = 4_000_000, 100
+"""Arms times draws, where nobody says how many draws; a bandit of very many arms still gets some."""
 ROWS_AT_ONCE = 400_000
 PAIR_PROMPTS_AT_ONCE = 50
 """One line search serves all prompts of an update, and stalls where there are a thousand of them."""
@@ -55,7 +57,7 @@ def verify_bandit(spec: Spec, prompts: Sequence[Arms], *, draws: int | None = No
     Args:
         spec: The resolved spec.
         prompts: The bandit.
-        draws: Of the noise, for the risk; None for 20000, or 1000 for a loss of pairs.
+        draws: Of the noise, for the risk; None for 20000, or 1000 for a loss of pairs, fewer where arms are very many.
         seed: Of the draws.
 
     Raises:
@@ -64,9 +66,11 @@ def verify_bandit(spec: Spec, prompts: Sequence[Arms], *, draws: int | None = No
     """
     _refuse_other_specs(spec)
     components = components_of(spec)
-    count = (draws or DRAWS[components.loss.rows]) if any((arms.sigma > 0).any() for arms in prompts) else 1
-    random = np.random.default_rng(seed)
-    table, drawn = table_of(prompts), drawn_table(prompts, count, random)
+    table = table_of(prompts)
+    count = draws or min(DRAWS[components.loss.rows], max(FEWEST_DRAWS, MOST_ROWS // table.held.size))
+    if not any((arms.sigma > 0).any() for arms in prompts):
+        count = 1
+    drawn = drawn_table(prompts, count, np.random.default_rng(seed))
     solve = _rollouts if components.loss.rows == "rollouts" else _pairs
     policy, policies, own, beta, notes = solve(spec, components, table, drawn)
     base = _base_beta(spec, beta, table)

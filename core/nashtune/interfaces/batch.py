@@ -47,7 +47,8 @@ class TokenBatch:
         group: Which prompt each rollout answers: a number within its round (N,).
         beta: From the KL controller, fixed for each rollout before the update (N,).
         per_token: What was computed for each rollout token before the update (M,), by name: `old` log-prob under the
-            policy that drew it, `old_value`, `advantage`, `target` of the critic, and `ref:NAME` for references.
+            policy that drew it, `old_value`, `advantage`, `target` of the critic, and `ref:NAME` for references;
+            `old_value_end` and `target_end` have one number for each rollout (N,).
     """
 
     kind: RowKind

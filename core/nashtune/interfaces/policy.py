@@ -37,6 +37,10 @@ class LogProbEngine(ABC):
         """The backbone's last hidden states at the predicting positions (M, H), with gradient where they carry one."""
 
     @abstractmethod
+    def last_hidden(self, features: Any) -> Tensor:
+        """The backbone's last hidden state at the last token of each sequence (N, H)."""
+
+    @abstractmethod
     def statistics(self, policy: Any, ref: Any, batch: TokenBatch, fn: TokenStatistics) -> dict[str, Tensor]:
         """Sums over each completion (N,) of `fn(policy_logits_MV, ref_logits_MV, targets_M)`, in float32, no gradient.
 

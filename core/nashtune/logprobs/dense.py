@@ -14,15 +14,23 @@ from torch import Tensor
 from nashtune.interfaces.batch import LogProbs, TokenBatch
 from nashtune.interfaces.policy import LogProbEngine, TokenStatistics
 from nashtune.logprobs.head import accumulation_dtype, base_model
-from nashtune.logprobs.positions import Predicted, collect, model_inputs, predicted, sum_per_sequence
+from nashtune.logprobs.positions import (
+    Predicted,
+    collect,
+    last_positions,
+    model_inputs,
+    predicted,
+    sum_per_sequence,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DenseFeatures:
-    """Logits (M, V) at the predicting positions, float32 or wider, and the hidden states (M, H) they came from."""
+    """Logits (M, V) at the predicting positions, float32 or wider; hidden states (M, H) there, (N, H) at the ends."""
 
     logits: Tensor
     hidden: Tensor
+    last: Tensor
     at: Predicted
 
 
@@ -38,7 +46,13 @@ class DenseEngine(LogProbEngine):
             logits = at.rows(model(**model_inputs(base_model(model), batch)).logits)
         finally:
             hook.remove()
-        return DenseFeatures(logits=logits.to(accumulation_dtype(logits.dtype)), hidden=at.rows(seen[0]), at=at)
+        hidden = seen[0]
+        return DenseFeatures(
+            logits=logits.to(accumulation_dtype(logits.dtype)),
+            hidden=at.rows(hidden),
+            last=hidden[torch.arange(len(hidden)), last_positions(batch.attention_mask)],
+            at=at,
+        )
 
     def logprobs(self, features: DenseFeatures, batch: TokenBatch) -> LogProbs:
         """Log-probs of the completions."""
@@ -49,6 +63,10 @@ class DenseEngine(LogProbEngine):
     def hidden(self, features: DenseFeatures) -> Tensor:
         """What the backbone gave to the LM head."""
         return features.hidden
+
+    def last_hidden(self, features: DenseFeatures) -> Tensor:
+        """At tokens that predict nothing."""
+        return features.last
 
     @torch.no_grad()
     def statistics(

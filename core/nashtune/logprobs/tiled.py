@@ -14,15 +14,23 @@ from torch import Tensor
 from nashtune.interfaces.batch import LogProbs, TokenBatch
 from nashtune.interfaces.policy import LogProbEngine, TokenStatistics
 from nashtune.logprobs.head import Head, backbone, check_head, find_head
-from nashtune.logprobs.positions import Predicted, collect, model_inputs, predicted, sum_per_sequence
+from nashtune.logprobs.positions import (
+    Predicted,
+    collect,
+    last_positions,
+    model_inputs,
+    predicted,
+    sum_per_sequence,
+)
 from nashtune.logprobs.tiles import MIB, Tiling, tiled_logprobs
 
 
 @dataclass(frozen=True, kw_only=True)
 class TiledFeatures:
-    """Hidden states (M, H) at the predicting positions, with the head that reads them."""
+    """Hidden states (M, H) at the predicting positions and (N, H) at the last ones, with the head that reads them."""
 
     hidden: Tensor
+    last: Tensor
     head: Head
     at: Predicted
 
@@ -59,7 +67,8 @@ class TiledEngine(LogProbEngine):
         check_head(model, batch)
         decoder = backbone(model)
         hidden = decoder(**model_inputs(decoder, batch)).last_hidden_state
-        return TiledFeatures(hidden=at.rows(hidden), head=find_head(model), at=at)
+        last = hidden[torch.arange(len(hidden)), last_positions(batch.attention_mask)]
+        return TiledFeatures(hidden=at.rows(hidden), last=last, head=find_head(model), at=at)
 
     def logprobs(self, features: TiledFeatures, batch: TokenBatch) -> LogProbs:
         """Log-probs of the completions."""
@@ -70,6 +79,10 @@ class TiledEngine(LogProbEngine):
     def hidden(self, features: TiledFeatures) -> Tensor:
         """As they entered the LM head."""
         return features.hidden
+
+    def last_hidden(self, features: TiledFeatures) -> Tensor:
+        """Of tokens that predict nothing."""
+        return features.last
 
     @torch.no_grad()
     def statistics(

@@ -17,6 +17,7 @@ from nashtune.logprobs.positions import model_inputs, predicted
 from nashtune.models.locate import locate
 from nashtune.models.preflight import load_tokenizer
 from nashtune.models.reward_folder import head_width, read_reward_file
+from nashtune.models.reward_head import last_hidden
 from nashtune.models.reward_loading import load_reward_model
 from nashtune.spec.model import HeadSpec
 
@@ -38,11 +39,10 @@ class ValueHead(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, batch: TokenBatch, hidden_MH: Tensor) -> Tensor:
-        """Values (M,), float32."""
+    def forward(self, batch: TokenBatch, hidden_MH: Tensor, last_NH: Tensor) -> tuple[Tensor, Tensor]:
+        """Values before each completion token (M,) and after the last one (N,), float32."""
         with torch.autocast(hidden_MH.device.type, enabled=False):
-            values_M: Tensor = self.linear(hidden_MH.float())[:, 0]
-        return values_M
+            return self.linear(hidden_MH.float())[:, 0], self.linear(last_NH.float())[:, 0]
 
 
 class RewardCritic(nn.Module):
@@ -56,17 +56,20 @@ class RewardCritic(nn.Module):
 
     def __init__(self, model: Any, gain: Tensor, bias: Tensor) -> None:
         super().__init__()
-        self.model = model.float().requires_grad_(True)
+        self.model = model.float().requires_grad_(True).train()  # as it is trained; it has no dropout
         self.register_buffer("gain", gain.float())
         self.register_buffer("bias", bias.float())
 
-    def forward(self, batch: TokenBatch, hidden_MH: Tensor) -> Tensor:
-        """Values (M,), float32; the policy's hidden states are not read."""
+    def forward(self, batch: TokenBatch, hidden_MH: Tensor, last_NH: Tensor) -> tuple[Tensor, Tensor]:
+        """Values before each completion token (M,) and after the last one (N,); the policy's states are not read."""
         trunk = getattr(self.model, self.model.base_model_prefix)
         hidden_NTH = trunk(**model_inputs(trunk, batch)).last_hidden_state
-        scores_MK = self.model.score(predicted(batch).rows(hidden_NTH)).float()
-        values_M: Tensor = (scores_MK * self.gain + self.bias).mean(1)
-        return values_M
+        return self._value(predicted(batch).rows(hidden_NTH)), self._value(last_hidden(hidden_NTH, batch))
+
+    def _value(self, hidden: Tensor) -> Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            value: Tensor = (self.model.score(hidden.float()) * self.gain + self.bias).mean(1)
+        return value
 
 
 def make_critic(init: str, policy: HFPolicy, path: str | None) -> nn.Module:

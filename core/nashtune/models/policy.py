@@ -119,12 +119,12 @@ class HFPolicy(nn.Module, Policy):
         """Features of the batch under the current weights."""
         return engine.forward(self.loaded(), batch)
 
-    def values(self, features: Any, batch: TokenBatch, engine: LogProbEngine) -> Tensor:
-        """The critic's value before each completion token (M,), float32."""
+    def values(self, features: Any, batch: TokenBatch, engine: LogProbEngine) -> tuple[Tensor, Tensor]:
+        """The critic's values before each completion token (M,) and after the last token of each (N,), float32."""
         if self.critic is None:
             raise RuntimeError("the policy has no critic")
-        values_M: Tensor = self.critic(batch, engine.hidden(features))
-        return values_M
+        found: tuple[Tensor, Tensor] = self.critic(batch, engine.hidden(features), engine.last_hidden(features))
+        return found
 
     def loaded(self) -> Any:
         """The model; a RuntimeError where `load` was forgotten."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nashtune.errors import InputError
 from nashtune.interfaces.batch import TokenBatch
 from nashtune.logprobs.head import accumulation_dtype, base_model
+from nashtune.logprobs.positions import last_positions
 
 NAME = "score"
 """What transformers calls the head of a decoder's sequence classifier."""
@@ -82,21 +83,6 @@ def active_head(model: nn.Module) -> nn.Linear:
         layer = layer.original_module if layer.disable_adapters or active is None else layer.modules_to_save[active]
     assert isinstance(layer, nn.Linear)
     return layer
-
-
-def last_positions(attention_mask_NT: Tensor) -> Tensor:
-    """Position of the last attended token of each sequence (N,), whichever side is padded.
-
-    By the mask and never by the pad token's id: where padding shares its id with EOS, a search for the first or last
-    pad token misses the EOS that ends a text by one.
-
-    Raises:
-        ValueError: a sequence has no token.
-    """
-    if not bool(attention_mask_NT.any(1).all()):
-        raise ValueError("a sequence without any token has no score")
-    backwards = attention_mask_NT.bool().flip(1).to(torch.uint8).argmax(1)
-    return attention_mask_NT.shape[1] - 1 - backwards
 
 
 def last_hidden(hidden_NTH: Tensor, batch: TokenBatch) -> Tensor:

@@ -91,7 +91,7 @@ class FitStage(Stage):
         links.mkdir(exist_ok=True)
         for name in reports:
             _link(links / name, Path("..") / "run" / name / "export")
-        summary = f"{self.seeds} members; {_summary(reports[f'seed-{first}'])}"
+        summary = f"{self.seeds} members; {_summary(*reports.values())}"
         made = {"export": links, "run": work.folder / "run"}
         return Outcome(outputs=made, summary=summary, numbers={"members": reports}, open=("run",))
 
@@ -130,10 +130,20 @@ def _link(link: Path, target: Path) -> None:
 
 def _report(run: Path) -> dict[str, Any]:
     report: dict[str, Any] = json.loads((run / "report.json").read_text(encoding="utf-8"))
-    return {key: report[key] for key in ("spec", "steps", "held_out") if key in report}
+    return {key: report[key] for key in ("spec", "steps", "held_out", "win_rates", "rounds") if key in report}
 
 
-def _summary(report: Mapping[str, Any]) -> str:
-    held_out = report.get("held_out") or {}
-    shown = [f"held-out {name} {held_out[name]:.3g}" for name in SHOWN if isinstance(held_out.get(name), float)]
-    return ", ".join([f"{report['steps']} steps", *shown])
+def _summary(*reports: Mapping[str, Any]) -> str:
+    """Steps, what the held-out rows say (from the lowest member to the highest), and the last round's reward."""
+    words = [f"{reports[0]['steps']} steps"]
+    for name in SHOWN:
+        values = [value for report in reports if isinstance(value := (report["held_out"] or {}).get(name), float)]
+        if values:
+            low, high = f"{min(values):.3g}", f"{max(values):.3g}"
+            words.append(f"held-out {name} {low}" + (f" to {high}" if high != low else ""))
+    rounds = reports[0].get("rounds") or []
+    if rounds and rounds[-1].get("score") is not None:
+        words.append(
+            f"mean reward {rounds[0]['score']:+.3g} in the first round, {rounds[-1]['score']:+.3g} in the last"
+        )
+    return ", ".join(words)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from nashtune.errors import InputError, nearest
+from nashtune.pipeline.form import STAGES, check_form
 from nashtune.pipeline.layers import StageDraft, nested, text_of, untyped
-from nashtune.pipeline.model import ABOUT, NOT_PER_STAGE, SECTIONS, Pipeline, StageSpec
+from nashtune.pipeline.model import NOT_PER_STAGE, Pipeline, StageSpec
 from nashtune.pipeline.refer import check_references
-from nashtune.plugins.component import NAME
 from nashtune.plugins.static import class_info
 from nashtune.spec.components import find_component
 from nashtune.spec.findings import Collector
@@ -28,7 +28,6 @@ from nashtune.spec.runoptions import put_options
 from nashtune.spec.settings import check_options
 from nashtune.spec.types import Typed, describe
 
-STAGES = "stages"
 PREFIX = f"--{STAGES}."
 
 
@@ -48,7 +47,7 @@ def load_pipeline(
     """
     file = find_pipeline(source)
     located = read_yaml(file)
-    _check_form(located)
+    check_form(located)
     files = [read_yaml(find_run(config)) for config in configs]
     base = _base(located, files, options)
     drafts = {name: StageDraft(name, base) for name in located.data[STAGES]}
@@ -70,55 +69,6 @@ def load_pipeline(
         run={**run, **({"spec": overrides} if overrides else {})},
         run_dir=text_of(base.data.get("run_dir")),
     )
-
-
-def outline(source: Path | Any) -> dict[str, str]:
-    """A pipeline's title, paper and stages; nothing is checked but its form.
-
-    Raises:
-        InputError: the file cannot be read as a pipeline.
-    """
-    located = read_yaml(source)
-    _check_form(located)
-    about = located.data.get("about", {})
-    stages = located.data[STAGES]
-    shown = [f"{name}: {part.get('spec', part.get('name', ''))}" for name, part in stages.items()]
-    return {"title": about.get("title", ""), "paper": about.get("paper", ""), STAGES: ", ".join(shown)}
-
-
-def _check_form(located: Located) -> None:
-    found, data = Collector(), located.data
-    if not isinstance(data, Mapping):
-        raise InputError(f"{located.source}: a pipeline is a mapping of {', '.join(SECTIONS)}; found {describe(data)}")
-    if STAGES not in data and "loss" in data:
-        raise InputError(f"{located.source}: this is a spec, not a pipeline; train by it with `nashtune fit --spec`")
-    for key in data:
-        if key not in SECTIONS:
-            found.add(f"{located.where((key,))}: '{key}' is not a section of a pipeline{nearest(key, SECTIONS)}")
-    if not isinstance(data.get("name", ""), str):
-        found.add(f"{located.where(('name',))}: name takes text, found {describe(data['name'])}")
-    about = data.get("about", {})
-    if not isinstance(about, Mapping):
-        found.add(f"{located.where(('about',))}: about takes a mapping, found {describe(about)}")
-        about = {}
-    for key, value in about.items():
-        if key not in ABOUT:
-            found.add(f"{located.where(('about', key))}: about.{key} is not known{nearest(key, ABOUT)}")
-        elif not isinstance(value, str):
-            found.add(f"{located.where(('about', key))}: about.{key} takes text, found {describe(value)}")
-    stages = data.get(STAGES)
-    if not isinstance(stages, Mapping) or not stages:
-        found.add(f"{located.where((STAGES,))}: a pipeline needs stages, such as `stages: {{dpo: {{name: fit, ...}}}}`")
-        stages = {}
-    for name, part in stages.items():
-        if not NAME.fullmatch(name):
-            found.add(
-                f"{located.where((STAGES, name))}: '{name}': a stage's name is made of a-z, 0-9 and _ and begins with "
-                "a letter"
-            )
-        if not isinstance(part, Mapping):
-            found.add(f"{located.where((STAGES, name))}: stages.{name} takes a mapping, found {describe(part)}")
-    found.close()
 
 
 def _base(located: Located, files: Sequence[Located], options: Sequence[str]) -> Runs:

@@ -16,7 +16,8 @@ from nashtune.models.config import PolicyConfig
 from nashtune.models.locate import locate
 from nashtune.models.preflight import load_tokenizer
 from nashtune.models.sizes import context_length
-from nashtune.pipeline.perplexity_report import Verdict, draw, make_report
+from nashtune.pipeline.perplexity_plot import draw
+from nashtune.pipeline.perplexity_report import Verdict, make_report
 from nashtune.pipeline.perplexity_rows import Candidates, encode, read_candidates, select, to_lines
 from nashtune.pipeline.perplexity_rules import bucket_name, kept, limits
 from nashtune.pipeline.perplexity_score import Scored, Scorer

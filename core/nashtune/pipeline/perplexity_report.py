@@ -1,4 +1,4 @@
-"""What a perplexity filter has found: numbers for people and for `report.json`, and a picture."""
+"""What a perplexity filter has found, in numbers: for `report.json`."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from nashtune.files import atomic_path
 from nashtune.pipeline.perplexity_rows import PAIR, Candidates, Read
 from nashtune.pipeline.perplexity_rules import Limit, bucket_name, lower_is_chosen, perplexity, quantile
 
 BINS = 40
 POSITIVE = ("chosen", "desirable")
 NEGATIVE = ("rejected", "undesirable")
-COLOURS = {"chosen": "#4c72b0", "rejected": "#c44e52", "own samples": "#222222"}
-OTHERS = ("#55a868", "#8172b2", "#ccb974")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,55 +156,3 @@ def _histograms(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
         for value in some:
             counts[name][min(BINS - 1, int((value - low) / width))] += 1
     return {"edges": [math.exp(low + i * width) for i in range(BINS + 1)], "counts": counts}
-
-
-def draw(report: Mapping[str, Any], path: Path, *, title: str) -> None:
-    """Histograms of perplexity with the limit, and the share of rows kept by source, as a PNG."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-    from matplotlib.ticker import FuncFormatter
-
-    shares = report["by_source"] or {Path(name).name: part for name, part in report["by_file"].items()}
-    shown = dict(sorted(shares.items(), key=lambda item: -item[1]["rows"])[:12])
-    figure = Figure(figsize=(11, 4.2), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1), facecolor="white")
-    figure.suptitle(title, fontsize=12)
-    left, right = figure.subplots(1, 2, width_ratios=[2.2, 1])
-    edges = report["histograms"]["edges"]
-    others = iter(OTHERS)
-    for name, counts in report["histograms"]["counts"].items():
-        label = "own samples" if name == "own" else name
-        total = sum(counts) or 1
-        colour = COLOURS.get(label) or next(others, "#777777")
-        left.stairs([count / total for count in counts], edges, label=f"{label} ({total})", color=colour, linewidth=1.6)
-    for limit in report["limits"]:
-        for value in (limit["low"], limit["high"]):
-            if value and edges[0] * 0.5 < value < edges[-1] * 2:
-                left.axvline(value, color="#222222", linestyle="--", linewidth=1)
-                what = "" if limit["tokens"] == "all" else f" ({limit['tokens']} tokens)"
-                left.annotate(
-                    f"limit {value:.3g}{what}",
-                    (value, 0.98),
-                    xycoords=("data", "axes fraction"),
-                    rotation=90,
-                    va="top",
-                    ha="right",
-                    fontsize=8,
-                )
-    left.set_xscale("log")
-    for axis in (left.xaxis.set_major_formatter, left.xaxis.set_minor_formatter):
-        axis(FuncFormatter(lambda value, _: f"{value:.3g}"))
-    left.set_ylim(bottom=0)
-    left.set_xlabel("perplexity of the answer under the model to be trained")
-    left.set_ylabel("share of answers")
-    left.legend(frameon=False, fontsize=9)
-    names = list(shown)[::-1]
-    right.barh(names, [shown[name]["share"] for name in names], color="#8c9db5")
-    for place, name in enumerate(names):
-        part = shown[name]
-        right.text(0.02, place, f"{part['kept']} of {part['rows']}", va="center", fontsize=8)
-    right.set_xlim(0, 1)
-    right.set_xlabel("share of rows kept")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    with atomic_path(path) as partial:
-        figure.savefig(partial, dpi=130, format="png")

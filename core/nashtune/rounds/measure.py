@@ -21,6 +21,9 @@ MEASURED = "measured-"
 """Beginning of the names of an update's tensors in the journal."""
 
 
+END = "old_value_end"  # one number for each rollout, not for each token
+
+
 def measure(
     table: Table, round: int, rows: Sequence[RolloutRow], references: Mapping[str, Reference], number: int
 ) -> list[RolloutRow]:
@@ -41,7 +44,7 @@ def measure(
         table.journal.write_tensors(round, file, _measure(table, rows, references))
     known = table.journal.read_tensors(round, file)
     sizes = [len(row.token_ids) for row in rows]
-    split = {name: torch.split(values_M, sizes) for name, values_M in known.items()}
+    split = {name: torch.split(values, 1 if name == END else sizes) for name, values in known.items()}
     return [replace(row, per_token={name: parts[i] for name, parts in split.items()}) for i, row in enumerate(rows)]
 
 
@@ -56,7 +59,9 @@ def _measure(table: Table, rows: Sequence[RolloutRow], references: Mapping[str, 
             features = policy.forward(batch, engine)
             found.setdefault("old", []).append(engine.logprobs(features, batch).token_logp)
             if policy.critic is not None:
-                found.setdefault("old_value", []).append(policy.values(features, batch, engine))
+                values_M, end_S = policy.values(features, batch, engine)
+                found.setdefault("old_value", []).append(values_M)
+                found.setdefault(END, []).append(end_S)
             for name, reference in references.items():
                 found.setdefault(f"ref:{name}", []).append(reference.logprobs(batch, engine).token_logp)
             table.progress.advance(len(picked))

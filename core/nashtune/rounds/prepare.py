@@ -22,12 +22,14 @@ class Prepared:
 
     Args:
         rows: With `beta`, and `advantage` and `target` of each token.
-        means: Over the rollouts, by name: what is logged, and what the KL controller sees after the update.
+        means: Over the rollouts, by name: what is logged.
+        observed: What the KL controller sees after the update: means of its own report.
         completions: How many rollouts.
     """
 
     rows: list[RolloutRow]
     means: dict[str, float]
+    observed: dict[str, float]
     completions: int
 
 
@@ -51,21 +53,24 @@ def prepare(rows: Sequence[RolloutRow], loss: Loss, kl: KLController | None, rou
             made = loss.advantages(scored, Step(beta=beta, round=round))
         except ValueError as error:
             raise InputError(f"round {round}: {error}") from error
-        means = _means(rows, batch)
-        if kl is not None and beta is not None:
-            means |= _floats(kl.report(batch, beta)) | {"beta": float(beta.double().mean())}
+        observed = _floats(kl.report(batch, beta)) if kl is not None and beta is not None else {}
+    means = _means(rows, batch) | observed
+    if beta is not None:
+        means["beta"] = float(beta.double().mean())
     if made is None:
-        return Prepared(rows=list(rows), means=means, completions=len(rows))
+        return Prepared(rows=list(rows), means=means, observed=observed, completions=len(rows))
     sizes = batch.lengths.tolist()
     parts = {"advantage": torch.split(made.advantage.float(), sizes)}
     if made.target is not None:
         parts["target"] = torch.split(made.target.float(), sizes)
+    if made.target_end is not None:
+        parts["target_end"] = torch.split(made.target_end.float(), 1)
     each = beta.expand(len(rows)).float().tolist() if beta is not None else [None] * len(rows)
     ready = [
         replace(row, beta=each[i], per_token={**row.per_token, **{name: part[i] for name, part in parts.items()}})
         for i, row in enumerate(rows)
     ]
-    return Prepared(rows=ready, means=means | _floats(made.metrics), completions=len(rows))
+    return Prepared(rows=ready, means=means | _floats(made.metrics), observed=observed, completions=len(rows))
 
 
 def as_batch(rows: Sequence[RolloutRow]) -> RolloutBatch:
@@ -89,6 +94,7 @@ def as_batch(rows: Sequence[RolloutRow]) -> RolloutBatch:
         variance=torch.tensor(variances, dtype=torch.float64) if len(variances) == len(rows) else None,
         old=old_M,
         old_value=joined("old_value") if "old_value" in names else None,
+        old_value_end=joined("old_value_end") if "old_value_end" in names else None,
     )
 
 

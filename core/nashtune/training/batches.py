@@ -55,7 +55,7 @@ def example_batch(
 
 
 def rollout_batch(
-    batch: TokenBatch, policy: LogProbs, anchors: Mapping[str, Tensor], value_M: Tensor | None
+    batch: TokenBatch, policy: LogProbs, anchors: Mapping[str, Tensor], values: tuple[Tensor, Tensor] | None
 ) -> RolloutBatch:
     """S completions token by token, with what the oracle said of them and what was computed before the update.
 
@@ -63,7 +63,7 @@ def rollout_batch(
         batch: Token ids, scores, and values per token.
         policy: Log-probs now.
         anchors: Per-token log-probs under the references (M,).
-        value_M: The critic's values now, where there is one.
+        values: The critic's now, before each token (M,) and after the last (S,), where there is one.
     """
     assert batch.score is not None, "a rollouts batch carries its scores"
     known = batch.per_token
@@ -78,9 +78,12 @@ def rollout_batch(
         variance=batch.variance,
         old=known.get("old"),
         old_value=known.get("old_value"),
-        value=value_M,
+        old_value_end=known.get("old_value_end"),
+        value=values[0] if values is not None else None,
+        value_end=values[1] if values is not None else None,
         advantage=known.get("advantage"),
         target=known.get("target"),
+        target_end=known.get("target_end"),
     )
 
 

@@ -78,8 +78,7 @@ def finish(
                 console.print(result.table())
     policy = cli.model.policy
     if isinstance(policy, RewardPolicy):
-        with trainer.precision_plugin.forward_context():  # the autocast that the steps ran under
-            normalise(policy, cli.datamodule)
+        normalise(policy, cli.datamodule)  # not under the steps' autocast: those who read the folder have none
         report["normaliser"] = {"gain": policy.normaliser.gain, "bias": policy.normaliser.bias}
     write_json(folder / "report.json", report)
     title = f"{session.spec.name}: {session.spec.about.get('title', '')}"

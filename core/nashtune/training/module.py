@@ -198,7 +198,7 @@ class AlignmentModule(LightningModule):
             return {}
         first, last = cast("GameData", self.data).ends_of_update()
         if last and self.kl is not None:
-            self.kl.observe_round(prepared.means, prepared.completions)
+            self.kl.observe_round(prepared.observed, prepared.completions)
         return {f"rollout/{name}": value for name, value in prepared.means.items()} if first else {}
 
     def _write(self, metrics: Mapping[str, float], step: int) -> None:

@@ -111,7 +111,7 @@ class Objective:
                 anchors[name] = reference.logprobs(batch, self.engine)
         if batch.kind == "rollouts":
             frozen_M = {name: anchor.token_logp for name, anchor in anchors.items()}
-            value_M = self._policy.values(features, batch, self.engine) if self.loss.uses_values else None
-            return rollout_batch(batch, policy, frozen_M, value_M), statistics
+            values = self._policy.values(features, batch, self.engine) if self.loss.uses_values else None
+            return rollout_batch(batch, policy, frozen_M, values), statistics
         make = pair_batch if batch.kind == "pairs" else example_batch
         return make(batch, policy, anchors, statistics), statistics

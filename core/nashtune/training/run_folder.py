@@ -5,6 +5,7 @@ RUN_DIR/logs/attempt_N/    metrics.csv; RUN_DIR/tensorboard/ when TensorBoard is
 RUN_DIR/checkpoints/       step=N.ckpt, whole or absent
 RUN_DIR/samples.json       answers before and after
 RUN_DIR/report.json        the final table; RUN_DIR/curves.png its picture
+RUN_DIR/reliability.png    of a reward or preference model: what it claims and what is so
 RUN_DIR/export/            the trained model as a Hugging Face folder with a model card
 """
 

@@ -34,6 +34,15 @@ def test_a_label_that_is_always_first_does_not_look_like_doubt() -> None:
     assert expected_calibration_error((3 * signed).sigmoid(), ones) > 0.1
 
 
+def test_one_rank_reports_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_: object) -> None:
+        raise AssertionError("the other ranks have nothing to say here, and this one would wait for them")
+
+    monkeypatch.setattr("torchmetrics.metric.jit_distributed_available", lambda: True)
+    monkeypatch.setattr("torchmetrics.metric.gather_all_tensors", asked)
+    assert expected_calibration_error(GAPS.sigmoid(), CERTAIN) > 0
+
+
 def test_soft_labels_are_what_is_so() -> None:
     p = torch.tensor([0.7, 0.7, 0.2], dtype=torch.float64)
     assert expected_calibration_error(p, p) == pytest.approx(0.0, abs=1e-12)

@@ -33,8 +33,8 @@ def test_a_new_head_says_zero_and_its_gradient_reaches_the_head(
 ) -> None:
     policy, engine = load(tiny), get_engine(name)
     head = with_head(policy)
-    values_M = policy.values(policy.forward(batch, engine), batch, engine)
-    assert values_M.tolist() == [0.0] * 6
+    values_M, end_N = policy.values(policy.forward(batch, engine), batch, engine)
+    assert values_M.tolist() == [0.0] * 6 and end_N.tolist() == [0.0] * 2
     torch.autograd.backward(values_M.sum())
     gradient = head.linear.weight.grad
     assert gradient is not None and bool(gradient.abs().sum() > 0)
@@ -45,7 +45,8 @@ def test_both_engines_give_the_same_hidden_states(tiny: Path, load: Callable[...
     found = []
     for name in ("tiled", "dense"):
         engine = get_engine(name)
-        found.append(engine.hidden(policy.forward(batch, engine)).detach())
+        features = policy.forward(batch, engine)
+        found.append(torch.cat([engine.hidden(features), engine.last_hidden(features)]).detach())
     torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-6)
 
 
@@ -54,9 +55,11 @@ def test_a_value_is_read_before_its_token(tiny: Path, load: Callable[..., HFPoli
     policy, engine = load(tiny), get_engine("tiled")
     torch.nn.init.normal_(with_head(policy).linear.weight, generator=torch.Generator().manual_seed(0))
     other = completion_batch([((5, 6, 7), (8, 13)), ((5,), (10, 11, 12, 14))])
-    values = [policy.values(policy.forward(one, engine), one, engine).detach() for one in (batch, other)]
+    found = [policy.values(policy.forward(one, engine), one, engine) for one in (batch, other)]
+    values, ends = [one[0].detach() for one in found], [one[1].detach() for one in found]
     assert torch.equal(values[0], values[1])
     assert len(set(values[0].tolist())) == 6
+    assert bool((ends[0] != ends[1]).all()), "the value after the last token has seen it"
 
 
 def test_the_critic_is_trained_and_kept_with_the_policy(tiny: Path, load: Callable[..., HFPolicy]) -> None:

@@ -10,8 +10,9 @@ from transformers import AutoModelForCausalLM
 
 from nashtune.data.collate import completion_batch
 from nashtune.interfaces.batch import TokenBatch
+from nashtune.logprobs.positions import last_positions
 from nashtune.models.config import LoraSettings
-from nashtune.models.reward_head import active_head, last_positions
+from nashtune.models.reward_head import active_head
 from nashtune.models.reward_policy import RewardPolicy
 from nashtune.testing import tiny_model, token_batch
 

@@ -10,7 +10,7 @@ from nashtune.pipeline.load import load_pipeline
 from nashtune.pipeline.runner import check_stages
 from nashtune.pipeline.settings import sections
 
-SHIPPED = ["methodology_dpo"]
+SHIPPED = ["methodology_dpo", "methodology_ppo", "reward_ensemble_independent", "reward_ensemble_lora"]
 
 TWO = """\
 about: {title: Two, paper: none}

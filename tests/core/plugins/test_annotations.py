@@ -38,7 +38,7 @@ class Own: ...
         ("list[Rate]", "list[PositiveFloat]"),
         ("dict[str, Maybe]", "dict[str, PositiveFloat | None]"),
         ("Annotated[float, 'unit']", "float"),
-        ("RowKind", "Literal['pairs', 'examples', 'rollouts']"),
+        ("RowKind", "Literal['pairs', 'examples', 'rollouts', 'ranked', 'comparisons']"),
         ("Own", "Own"),
         ("Unknown", "Unknown"),
     ],

@@ -253,7 +253,7 @@ def test_blocking_by_entry_point_name_never_imports_the_plugin(site):
 def test_the_built_in_set_can_be_blocked():
     plugins = found(NASHTUNE_BLOCK="builtin")
     assert record(plugins, "builtin").status == "blocked"
-    assert plugins.registry.names("kl") == ["fixed"]
+    assert plugins.registry.names("kl") == ["adaptive", "fixed"]
 
 
 def test_blocking_a_name_that_nobody_has_is_said(site):

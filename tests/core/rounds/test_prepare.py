@@ -89,6 +89,7 @@ def test_means_are_over_completions_and_their_own_tokens() -> None:
     k3 = [3 * (torch.e**-0.5 - 1 + 0.5), torch.e**-0.25 - 1 + 0.25, 0.0]
     assert means["kl_ref_k3"] == pytest.approx(sum(k3) / 3)
     assert means["sampler_gap"] == 0.0
+    assert prepare(rows(), Whole(), PerRollout(), 1).observed == {"spread": pytest.approx(0.5)}
     assert means["beta"] == pytest.approx(1.5) and means["spread"] == pytest.approx(0.5) and means["seen"] == 2.0
 
 

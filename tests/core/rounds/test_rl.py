@@ -54,6 +54,7 @@ def test_the_journal_holds_rewards_and_log_probs_of_every_answer(game: Lab) -> N
     assert {name: len(values) for name, values in measured.items()} == {
         "old": tokens,
         "old_value": tokens,
+        "old_value_end": len(drawn),
         "ref:ref": tokens,
     }
 
@@ -123,6 +124,15 @@ def test_with_lora_the_critic_trains_beside_the_adapter(game: Lab) -> None:
     assert {"critic.linear.weight", "critic.linear.bias"} <= state.keys()
     assert bool((state["critic.linear.weight"] != 0).any())
     assert all("lora" in name or name.startswith("critic.") for name in state)
+
+
+def test_a_score_after_eos_trains_the_critic_there_too(game: Lab) -> None:
+    some = (*SIZES, "--spec.sampler.stop", "[a, e, i, o]")  # some answers end by themselves, some do not
+    last = game.fit(*some, spec="ppo", run="last")
+    after = game.fit(*some, "--spec.loss.score_at", "after_eos", spec="ppo", run="after")
+    drawn = [one for t in (1, 2, 3) for one in read_completions(Journal(after / "journal"), t, "policy", 0)[0]]
+    assert {one.finish for one in drawn} == {"stop", "length"}
+    assert not same(last, after)
 
 
 def test_a_reinforce_round_of_two_steps_is_refused(game: Lab, refused: object) -> None:
