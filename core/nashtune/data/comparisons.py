@@ -10,10 +10,10 @@ from nashtune.data.messages import RowError, as_asked
 from nashtune.data.report import TokenisationReport
 from nashtune.data.rows import Pair, RowSet, refuse_rows
 from nashtune.data.template import TemplateName, make_template
+from nashtune.data.texts import fill, text_of
 from nashtune.data.tokenise import TokenRow, last_text, report_of
 from nashtune.errors import InputError
 from nashtune.interfaces.oracle import Prompt
-from nashtune.oracles.texts import fill, text_of
 
 PLACES = ("prompt", "first", "second")
 QUESTION = "[CONTEXT] {prompt} [RESPONSE A] {first} [RESPONSE B] {second} \n"

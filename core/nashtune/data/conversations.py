@@ -8,9 +8,9 @@ from itertools import takewhile
 from typing import Any, Literal
 
 from nashtune.data.specials import SpecialTokens
+from nashtune.data.texts import messages_of
 from nashtune.errors import InputError
 from nashtune.interfaces.oracle import Prompt
-from nashtune.oracles.texts import messages_of
 
 Rendering = Literal["chat", "plain", "pair"]
 

@@ -21,6 +21,7 @@ from nashtune.interfaces.policy import LogProbEngine, Policy
 from nashtune.interfaces.reference import Reference
 from nashtune.interfaces.sampler import Completion, Sampler, Surroundings
 from nashtune.interfaces.schedule import Round, Schedule
+from nashtune.interfaces.stage import Outcome, Planned, Stage, Work
 
 __all__ = [
     "Advantages",
@@ -35,10 +36,12 @@ __all__ = [
     "LossBatch",
     "LossOutput",
     "Oracle",
+    "Outcome",
     "PairBatch",
     "Paired",
     "Pairing",
     "Pairs",
+    "Planned",
     "Policy",
     "PreferenceOracle",
     "Prompt",
@@ -50,7 +53,9 @@ __all__ = [
     "Sampler",
     "Schedule",
     "ScoreBatch",
+    "Stage",
     "Step",
     "Surroundings",
     "TokenBatch",
+    "Work",
 ]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from nashtune.data.texts import text_of
 from nashtune.errors import InputError
 from nashtune.interfaces.oracle import PreferenceOracle, Prompt, RewardOracle, Rewards
-from nashtune.oracles.texts import text_of
 
 
 def compared(

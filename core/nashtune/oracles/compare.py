@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from nashtune.data.texts import check_lengths, key_of
 from nashtune.interfaces.oracle import PreferenceOracle, Prompt, RewardOracle
 from nashtune.oracles.checked import compared, scored
 from nashtune.oracles.probability import bradley_terry
-from nashtune.oracles.texts import check_lengths, key_of
 
 
 def probabilities(

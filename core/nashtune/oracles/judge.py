@@ -14,6 +14,7 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat,
 from torch import Tensor
 
 from nashtune.cache import cache_root
+from nashtune.data.texts import check_lengths, check_template, fill, text_of
 from nashtune.errors import InputError
 from nashtune.interfaces.oracle import PreferenceOracle, Prompt
 from nashtune.oracles.judge_cache import JudgeCache
@@ -21,7 +22,6 @@ from nashtune.oracles.judge_client import ChatClient, NoAnswer
 from nashtune.oracles.judge_pool import in_parallel
 from nashtune.oracles.judge_verdict import QUESTION, REMINDER, VERDICT, verdict_reader
 from nashtune.oracles.probability import both_orders
-from nashtune.oracles.texts import check_lengths, check_template, fill, text_of
 
 PLACES = ("prompt", "first", "second")
 OWN_FIELDS = ("model", "messages", "temperature", "max_tokens", "n", "stream")  # of a request

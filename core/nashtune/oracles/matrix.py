@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from nashtune.data.texts import check_lengths
 from nashtune.errors import InputError, nearest
 from nashtune.interfaces.oracle import PreferenceOracle, Prompt
-from nashtune.oracles.texts import check_lengths
 
 
 class MatrixOracle(PreferenceOracle):

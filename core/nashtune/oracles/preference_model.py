@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nashtune.data.comparisons import ANSWERS, PLACES, QUESTION, Questions
 from nashtune.data.messages import RowError
+from nashtune.data.texts import check_lengths, check_template
 from nashtune.errors import InputError
 from nashtune.interfaces.oracle import PreferenceOracle, Prompt
 from nashtune.models.loading import load_model
@@ -24,7 +25,6 @@ from nashtune.models.mode import frozen_mode
 from nashtune.models.preflight import check_folder, has_chat_template, load_tokenizer
 from nashtune.oracles.frozen import Device, budget_batches, padded, pick_device
 from nashtune.oracles.probability import both_orders
-from nashtune.oracles.texts import check_lengths, check_template
 
 OPTION = "oracle.path"
 

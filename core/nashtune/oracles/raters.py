@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from nashtune.data.texts import check_lengths
 from nashtune.errors import InputError, nearest
 from nashtune.interfaces.oracle import PreferenceOracle, Prompt, RewardOracle
 from nashtune.oracles.compare import scores_of_pairs
 from nashtune.oracles.probability import around_half
 from nashtune.oracles.reward_model import RewardModelOracle
 from nashtune.oracles.rules import NAMES, RulesOracle, parse_rule
-from nashtune.oracles.texts import check_lengths
 
 MODEL = "reward_model:"
 KNOWN = (*NAMES, "reward_model:FOLDER")

@@ -12,13 +12,13 @@ import torch
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
+from nashtune.data.texts import check_lengths, key_of
 from nashtune.errors import InputError
 from nashtune.interfaces.oracle import Prompt, RewardOracle, Rewards
 from nashtune.oracles.aggregation import Rule, aggregate, moments, spread
 from nashtune.oracles.ensemble_members import find_members
 from nashtune.oracles.frozen import Device
 from nashtune.oracles.reward_reader import RewardReader
-from nashtune.oracles.texts import check_lengths, key_of
 
 PENALTY = {"uwo": 0.5, "lcb": 1.0}
 

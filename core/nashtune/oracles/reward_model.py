@@ -12,12 +12,12 @@ import torch
 from jsonargparse.typing import PositiveInt
 
 from nashtune.data.conversations import Rendering
+from nashtune.data.texts import check_lengths
 from nashtune.errors import InputError
 from nashtune.interfaces.oracle import Prompt, RewardOracle, Rewards
 from nashtune.oracles.frozen import Device
 from nashtune.oracles.reward_reader import RewardReader
 from nashtune.oracles.reward_weights import check_reward_folder
-from nashtune.oracles.texts import check_lengths
 
 OPTION = "oracle.path"
 

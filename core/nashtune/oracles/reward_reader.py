@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nashtune.data.conversations import Conversations, Rendering, Tokens
+from nashtune.data.texts import text_of
 from nashtune.errors import InputError
 from nashtune.interfaces.oracle import Prompt
 from nashtune.models.loading import DTYPES
@@ -22,7 +23,6 @@ from nashtune.models.reward_folder import REWARD_FILE
 from nashtune.oracles.ensemble_members import Part, check_same_tokenizer, load_parts
 from nashtune.oracles.frozen import Device, budget_batches, padded, pick_device
 from nashtune.oracles.reward_weights import RewardFolder
-from nashtune.oracles.texts import text_of
 
 
 class RewardReader:

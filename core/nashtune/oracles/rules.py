@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from nashtune.data.texts import check_lengths
 from nashtune.errors import InputError, nearest
 from nashtune.interfaces.oracle import Prompt, RewardOracle, Rewards
-from nashtune.oracles.texts import check_lengths
 from nashtune.oracles.vader import sentiment_analyzer
 
 Rule = Callable[[str], float]

@@ -46,7 +46,7 @@ def draw(report: Mapping[str, Any], path: Path, *, title: str) -> None:
                     bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
                 )
     left.set_xscale("log")
-    left.set_xticks(ticks := _ticks(edges[0], edges[-1]), labels=[f"{value:.3g}" for value in ticks])
+    left.set_xticks(ticks := _ticks(edges[0], edges[-1]), labels=[f"{value:.4g}" for value in ticks])
     left.minorticks_off()
     left.set_ylim(bottom=0)
     left.set_xlabel("perplexity of the answer under the model to be trained")

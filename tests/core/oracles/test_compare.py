@@ -7,13 +7,13 @@ import math
 import pytest
 import torch
 
+from nashtune.data.texts import check_template, fill, text_of
 from nashtune.errors import InputError
 from nashtune.oracles.chosen_by_run import ChosenByRun
 from nashtune.oracles.compare import probabilities
 from nashtune.oracles.probability import around_half, both_orders, bradley_terry
 from nashtune.oracles.raters import RatersOracle
 from nashtune.oracles.rules import RulesOracle
-from nashtune.oracles.texts import check_template, fill, text_of
 from nashtune.plugins.static import class_info
 
 

@@ -187,3 +187,41 @@ def test_shipped_pipelines_load(name):
     pipeline = load_pipeline(name)
     assert pipeline.about["paper"].startswith("arXiv:")
     assert pipeline.name == name
+
+
+def test_the_pipeline_of_the_guide_loads(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[3] / "docs" / "pipelines.md").read_text()
+    text = page.partition('```yaml title="mine.yaml"\n')[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(text)
+    own = ["--stages.filter.tau", "30", "--stages.dpo.run.spec.kl.beta", "0.1"]
+    first, second = load_pipeline("mine.yaml", ["demo"], [], own).stages
+    assert first.component.args["tau"] == 30.0
+    assert sections(second.runs)["data"]["train"] == "@filter/train"
+
+
+def test_a_stage_of_a_class_path(tmp_path, monkeypatch):
+    """Third parties bring stages of their own; their outputs can be referred to."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    Path("my_stages.py").write_text(
+        "from nashtune.interfaces import Outcome, Planned, Stage\n\n\n"
+        "class Copy(Stage):\n"
+        "    outputs = ('rows',)\n\n"
+        "    def __init__(self, *, text: str) -> None:\n"
+        "        self.text = text\n\n"
+        "    def check(self, runs):\n"
+        "        return Planned(settings={'text': self.text})\n\n"
+        "    def run(self, runs, work):\n"
+        "        path = work.folder / 'rows.jsonl'\n"
+        "        path.write_text(self.text)\n"
+        "        return Outcome(outputs={'rows': path}, summary='copied')\n"
+    )
+    Path("two.yaml").write_text(
+        "stages:\n  a: {name: my_stages.Copy, text: hello}\n  b: {name: my_stages.Copy, text: '@a/rows'}\n"
+    )
+    from nashtune.cli.main import main
+
+    assert main(["run", "two.yaml", "--run_dir", "out"]) == 0
+    assert Path("out/b/rows.jsonl").read_text() == "out/a/rows.jsonl"
+    assert "has no output 'row'" in refused("two.yaml", own=["--stages.b.text", "@a/row"])

@@ -6,7 +6,7 @@ from nashtune.errors import InputError
 from nashtune.interfaces import Round, Schedule
 from nashtune.interfaces.schedule import Anchor, Snapshot, Update
 from nashtune.schedules.offline import OfflineSchedule
-from nashtune.training.module import _refuse_other_schedules
+from nashtune.training.refusals import refuse_other_schedules
 
 
 class TwoRounds(Schedule):
@@ -15,6 +15,6 @@ class TwoRounds(Schedule):
 
 
 def test_a_schedule_that_cannot_be_run_does_not_pass_for_offline() -> None:
-    _refuse_other_schedules(OfflineSchedule(), "offline")
+    refuse_other_schedules(OfflineSchedule(), "offline")
     with pytest.raises(InputError, match=r"'two' draws no completions and declares 2 .*use schedule: offline"):
-        _refuse_other_schedules(TwoRounds(), "two")
+        refuse_other_schedules(TwoRounds(), "two")
