@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from nashtune.data.budget import budget_batches
 from nashtune.data.collate import completion_batch
 from nashtune.interfaces.batch import TokenBatch
 from nashtune.logprobs.head import base_model
@@ -26,7 +27,6 @@ from nashtune.models.reward_export import finish_export
 from nashtune.models.reward_folder import RewardFile, check_trunk
 from nashtune.models.reward_head import NAME, last_hidden, scores
 from nashtune.models.reward_loading import load_reward_model
-from nashtune.oracles.frozen import budget_batches
 from nashtune.references.store import digests
 from nashtune.spec.model import HeadSpec
 from nashtune.terminal import with_bar

@@ -14,6 +14,7 @@ import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
+from nashtune.data.budget import budget_batches, padded
 from nashtune.data.comparisons import ANSWERS, PLACES, QUESTION, Questions
 from nashtune.data.messages import RowError
 from nashtune.data.texts import check_lengths, check_template
@@ -23,7 +24,7 @@ from nashtune.models.loading import load_model
 from nashtune.models.locate import ModelFolder
 from nashtune.models.mode import frozen_mode
 from nashtune.models.preflight import check_folder, has_chat_template, load_tokenizer
-from nashtune.oracles.frozen import Device, budget_batches, padded, pick_device
+from nashtune.oracles.frozen import Device, pick_device
 from nashtune.oracles.probability import both_orders
 
 OPTION = "oracle.path"

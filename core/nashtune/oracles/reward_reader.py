@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from nashtune.data.budget import budget_batches, padded
 from nashtune.data.conversations import Conversations, Rendering, Tokens
 from nashtune.data.texts import text_of
 from nashtune.errors import InputError
@@ -21,7 +22,7 @@ from nashtune.models.mode import frozen_mode
 from nashtune.models.preflight import load_tokenizer
 from nashtune.models.reward_folder import REWARD_FILE
 from nashtune.oracles.ensemble_members import Part, check_same_tokenizer, load_parts
-from nashtune.oracles.frozen import Device, budget_batches, padded, pick_device
+from nashtune.oracles.frozen import Device, pick_device
 from nashtune.oracles.reward_weights import RewardFolder
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from nashtune.data.budget import budget_batches
 from nashtune.data.collate import completion_batch
 from nashtune.errors import InputError
 from nashtune.interfaces.policy import LogProbEngine
@@ -23,7 +24,7 @@ from nashtune.journal.store import Journal
 from nashtune.models.config import PolicyConfig
 from nashtune.models.mode import frozen_mode
 from nashtune.models.policy import HFPolicy
-from nashtune.oracles.frozen import budget_batches, pick_device
+from nashtune.oracles.frozen import pick_device
 from nashtune.samplers.generate import LiveSampler
 
 PART = 256  # answers of a journal file: as many are scored again after a kill

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nashtune.data.budget import padded
 from nashtune.data.conversations import Conversations
 from nashtune.interfaces.batch import TokenBatch
 from nashtune.models.config import LoraSettings, PolicyConfig
 from nashtune.models.normaliser import Normaliser
 from nashtune.models.reward_policy import RewardPolicy
-from nashtune.oracles.frozen import padded
 from nashtune.oracles.reward_ensemble import RewardEnsembleOracle
 from nashtune.oracles.reward_model import RewardModelOracle
 from nashtune.spec.model import HeadSpec

@@ -7,8 +7,8 @@ import shutil
 import pytest
 import torch
 
+from nashtune.data.budget import budget_batches, padded
 from nashtune.errors import InputError
-from nashtune.oracles.frozen import budget_batches, padded
 from nashtune.oracles.preference_model import PreferenceModelOracle
 
 TEMPLATE = "{prompt} A: {first} B: {second}"
