@@ -65,6 +65,7 @@ def prepared(loss: Loss, batch: RolloutBatch, beta: Any = 0.1) -> tuple[RolloutB
     """The batch with advantages and targets, computed over all of its completions, and the step."""
     step = Step(beta=torch.as_tensor(beta, dtype=torch.float64))
     before = replace(batch, token_logp=batch.token_logp.detach() if batch.old is None else batch.old, value=None)
+    before = replace(before, score=loss.judged(before))
     with torch.no_grad():
         made = loss.advantages(before, step)
     assert made is not None

@@ -16,10 +16,10 @@ Conventions: completion tokens, EOS included; A carries no gradient. Under `dapo
 optimiser step, on all ranks, whatever its micro-batches: a mean within each micro-batch (TRL's `bnpo`) is another
 objective and is not offered.
 
-Departures: k3 in the loss has the expected gradient of KL(ref || pi), not of KL(pi || ref): that is the paper's method;
-`kl_estimator: k2` gives the other, and so does `kl_in: reward` with k1. In a group whose rewards are all equal the
-advantages are exactly 0 and nothing is divided by 0. The text of the papers was not available: equations and values
-follow TRL's code and secondary sources.
+Departures: k3 in the loss has, token by token, the expected gradient of KL(ref || pi), not of KL(pi || ref): that is
+the paper's method; `kl_estimator: k2` gives the other of each token, `kl_in: reward` with k1 that of the completions.
+In a group whose rewards are all equal the advantages are exactly 0 and nothing is divided by 0. The text of the papers
+was not available: equations and values follow TRL's code and secondary sources.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from nashtune.interfaces import Advantages, Loss, LossBatch, LossOutput, Rollout
 from nashtune.plugins import Component, hookimpl
 from nashtune.rl.estimators import kl_loss, per_completion, refuse_k1_in_loss
 from nashtune.rl.groups import Groups, grouped
-from nashtune.rl.rewards import compose, refuse_two_rules
+from nashtune.rl.rewards import compose, ended, refuse_two_rules
 from nashtune.rl.surrogate import clipped_surrogate, largest
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class GRPOLoss(Loss):
     """
 
     rows: ClassVar[RowKind] = "rollouts"
+    beta_optional: ClassVar[bool] = True
     anchors: ClassVar[tuple[str, ...]] = ("ref",)
     uses_old: ClassVar[bool] = True
     min_completions: ClassVar[int] = 2
@@ -110,6 +111,10 @@ class GRPOLoss(Loss):
         self.no_eos_penalty = float(no_eos_penalty)
         self.mean_over = "tokens" if reduction == "dapo" else "rows"
 
+    def judged(self, batch: RolloutBatch) -> Tensor:
+        """Scores (S,), lower for completions that reached the length limit."""
+        return ended(batch.score, batch.finished, self.no_eos_score, self.no_eos_penalty)
+
     def advantages(self, batch: RolloutBatch, step: Step) -> Advantages:
         """The completion's advantage on each of its tokens (M,).
 
@@ -122,8 +127,6 @@ class GRPOLoss(Loss):
             step.beta,
             kl_in=self.kl_in,
             estimator=self.kl_estimator,
-            no_eos_score=self.no_eos_score,
-            no_eos_penalty=self.no_eos_penalty,
         )
         advantage_S = group_advantages(found.total, groups, correction=self.correction, epsilon=self.std_epsilon)
         metrics = {"return": found.total, "equal_groups": groups.equal(found.score).sum().to(found.score.dtype)}
@@ -139,8 +142,8 @@ class GRPOLoss(Loss):
         old_M, advantage_M = cast("Tensor", rollouts.old), cast("Tensor", rollouts.advantage)
         policy_M, metrics = clipped_surrogate(rollouts.token_logp - old_M, advantage_M, self.clip)
         values_M = policy_M
-        if self.kl_in == "loss":
-            values_M = values_M + kl_loss(rollouts, cast("Tensor", step.beta), self.kl_estimator)
+        if self.kl_in == "loss" and step.beta is not None:
+            values_M = values_M + kl_loss(rollouts, step.beta, self.kl_estimator)
         values_S = per_completion(values_M, rollouts)
         if self.reduction == "grpo":
             values_S = values_S / rollouts.lengths

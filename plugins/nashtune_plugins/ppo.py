@@ -34,7 +34,7 @@ from nashtune.interfaces import Advantages, Loss, LossBatch, LossOutput, Rollout
 from nashtune.plugins import Component, hookimpl
 from nashtune.rl.estimators import kl_loss, per_completion, refuse_k1_in_loss
 from nashtune.rl.gae import gae
-from nashtune.rl.rewards import compose, refuse_two_rules, token_rewards
+from nashtune.rl.rewards import compose, ended, refuse_two_rules, token_rewards
 from nashtune.rl.surrogate import clipped_surrogate, largest
 from nashtune.rl.whitening import Whitening, whiten
 
@@ -85,6 +85,7 @@ class PPOLoss(Loss):
     """
 
     rows: ClassVar[RowKind] = "rollouts"
+    beta_optional: ClassVar[bool] = True
     anchors: ClassVar[tuple[str, ...]] = ("ref",)
     uses_values: ClassVar[bool] = True
     uses_old: ClassVar[bool] = True
@@ -121,6 +122,10 @@ class PPOLoss(Loss):
         self.no_eos_penalty = float(no_eos_penalty)
         self.critic_init = value_init
 
+    def judged(self, batch: RolloutBatch) -> Tensor:
+        """Scores (S,), lower for completions that reached the length limit."""
+        return ended(batch.score, batch.finished, self.no_eos_score, self.no_eos_penalty)
+
     def advantages(self, batch: RolloutBatch, step: Step) -> Advantages:
         """Advantages and the critic's targets (M,), over all completions of an update.
 
@@ -132,8 +137,6 @@ class PPOLoss(Loss):
             step.beta,
             kl_in=self.kl_in,
             estimator=self.kl_estimator,
-            no_eos_score=self.no_eos_score,
-            no_eos_penalty=self.no_eos_penalty,
         )
         value_M = cast("Tensor", batch.old_value).to(found.penalty.dtype)
         on_token_S, end_reward_S, end_value_S, has_end_S = self._place(found.score, batch)
@@ -172,8 +175,8 @@ class PPOLoss(Loss):
         policy_M, metrics = clipped_surrogate(rollouts.token_logp - old_M, advantage_M, self.clip)
         critic_M = value_loss(value_M, old_value_M, target_M, self.value_clip)
         values_M = policy_M + self.vf_coef * critic_M
-        if self.kl_in == "loss":
-            values_M = values_M + kl_loss(rollouts, cast("Tensor", step.beta), self.kl_estimator)
+        if self.kl_in == "loss" and step.beta is not None:
+            values_M = values_M + kl_loss(rollouts, step.beta, self.kl_estimator)
         values_S = per_completion(values_M, rollouts)
         if self.score_at == "after_eos":
             values_S = values_S + self.vf_coef * self._end_loss(rollouts)

@@ -34,7 +34,7 @@ from nashtune.plugins import Component, hookimpl
 from nashtune.rl.estimators import kl_loss, per_completion, refuse_k1_in_loss
 from nashtune.rl.gae import discounted_to_go
 from nashtune.rl.groups import grouped
-from nashtune.rl.rewards import compose, refuse_two_rules, token_rewards
+from nashtune.rl.rewards import compose, ended, refuse_two_rules, token_rewards
 from nashtune.rl.whitening import EPSILON, whiten
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class REINFORCELoss(Loss):
     """
 
     rows: ClassVar[RowKind] = "rollouts"
+    beta_optional: ClassVar[bool] = True
     anchors: ClassVar[tuple[str, ...]] = ("ref",)
 
     def __init__(
@@ -110,6 +111,10 @@ class REINFORCELoss(Loss):
         self.no_eos_score = None if no_eos_score is None else float(no_eos_score)
         self.no_eos_penalty = float(no_eos_penalty)
 
+    def judged(self, batch: RolloutBatch) -> Tensor:
+        """Scores (S,), lower for completions that reached the length limit."""
+        return ended(batch.score, batch.finished, self.no_eos_score, self.no_eos_penalty)
+
     def advantages(self, batch: RolloutBatch, step: Step) -> Advantages:
         """Coefficient of each token (M,), over all completions of a round.
 
@@ -121,8 +126,6 @@ class REINFORCELoss(Loss):
             step.beta,
             kl_in=self.kl_in,
             estimator=self.kl_estimator,
-            no_eos_score=self.no_eos_score,
-            no_eos_penalty=self.no_eos_penalty,
         )
         total_S = found.total
         baseline_S = baseline_of(total_S, batch, self.baseline)
@@ -150,8 +153,8 @@ class REINFORCELoss(Loss):
         """
         rollouts = cast(RolloutBatch, batch)
         values_M = -cast("Tensor", rollouts.advantage) * rollouts.token_logp
-        if self.kl_in == "loss":
-            values_M = values_M + kl_loss(rollouts, cast("Tensor", step.beta), self.kl_estimator)
+        if self.kl_in == "loss" and step.beta is not None:
+            values_M = values_M + kl_loss(rollouts, step.beta, self.kl_estimator)
         return LossOutput(values=per_completion(values_M, rollouts))
 
 

@@ -29,7 +29,7 @@ from nashtune.interfaces import Advantages, Loss, LossBatch, LossOutput, Rollout
 from nashtune.plugins import Component, hookimpl
 from nashtune.rl.estimators import kl_loss, per_completion, refuse_k1_in_loss
 from nashtune.rl.groups import Groups, grouped
-from nashtune.rl.rewards import compose, last_tokens, refuse_two_rules
+from nashtune.rl.rewards import compose, ended, last_tokens, refuse_two_rules
 from nashtune.rl.surrogate import clipped_surrogate
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class RLOOLoss(Loss):
     """
 
     rows: ClassVar[RowKind] = "rollouts"
+    beta_optional: ClassVar[bool] = True
     anchors: ClassVar[tuple[str, ...]] = ("ref",)
     uses_old: ClassVar[bool] = True
     min_completions: ClassVar[int] = 2
@@ -78,6 +79,10 @@ class RLOOLoss(Loss):
         self.no_eos_score = None if no_eos_score is None else float(no_eos_score)
         self.no_eos_penalty = float(no_eos_penalty)
 
+    def judged(self, batch: RolloutBatch) -> Tensor:
+        """Scores (S,), lower for completions that reached the length limit."""
+        return ended(batch.score, batch.finished, self.no_eos_score, self.no_eos_penalty)
+
     def advantages(self, batch: RolloutBatch, step: Step) -> Advantages:
         """The completion's advantage on each of its tokens (M,).
 
@@ -90,8 +95,6 @@ class RLOOLoss(Loss):
             step.beta,
             kl_in=self.kl_in,
             estimator=self.kl_estimator,
-            no_eos_score=self.no_eos_score,
-            no_eos_penalty=self.no_eos_penalty,
         )
         advantage_S = leave_one_out(found.total, groups)
         metrics = {"return": found.total, "equal_groups": groups.equal(found.score).sum().to(found.score.dtype)}
@@ -107,8 +110,8 @@ class RLOOLoss(Loss):
         old_M, advantage_M = cast("Tensor", rollouts.old), cast("Tensor", rollouts.advantage)
         log_ratio_S = per_completion(rollouts.token_logp - old_M, rollouts)
         values_S, metrics = clipped_surrogate(log_ratio_S, advantage_M[last_tokens(rollouts.lengths)], self.clip)
-        if self.kl_in == "loss":
-            penalty_M = kl_loss(rollouts, cast("Tensor", step.beta), self.kl_estimator)
+        if self.kl_in == "loss" and step.beta is not None:
+            penalty_M = kl_loss(rollouts, step.beta, self.kl_estimator)
             values_S = values_S + per_completion(penalty_M, rollouts)
         return LossOutput(values=values_S, metrics=metrics)
 

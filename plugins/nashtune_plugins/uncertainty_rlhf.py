@@ -207,7 +207,7 @@ class VarianceWeightedKL(KLController):
 
     def _ratio(self, variance: Tensor, weight_S: Tensor | None) -> Tensor:
         """Variance over its running mean; over the mean of this batch while nothing was observed."""
-        if self.running_mean is not None:
+        if self.running_mean:
             mean = self.running_mean
         elif weight_S is None:
             mean = float(variance.mean())
@@ -217,8 +217,8 @@ class VarianceWeightedKL(KLController):
         return variance / mean if mean > 0.0 else variance.new_ones(variance.shape)
 
     def _move(self, mean: float) -> None:
-        if self.running_mean is None:
-            self.running_mean = mean
+        if not self.running_mean:  # a first update without any variance says nothing of its size
+            self.running_mean = mean or None
         else:
             # this form stays exactly where it is while the mean does
             self.running_mean += (1.0 - DECAY) * (mean - self.running_mean)

@@ -47,6 +47,9 @@ def evaluate_rollouts(
     before = batch if batch.old is None else replace(batch, token_logp=batch.old, value=None, value_end=None)
     further: dict[str, Tensor] = {}
     with torch.no_grad():
+        seen = watch(before, read, place, loss.vector_inputs)
+        assert isinstance(seen, RolloutBatch)
+        before = replace(before, score=loss.judged(seen))
         if kl is not None:
             seen = watch(before, read, place, loss.vector_inputs)
             assert isinstance(seen, RolloutBatch)

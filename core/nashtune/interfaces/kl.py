@@ -60,7 +60,10 @@ class KLController(ABC):
         return {}
 
     def observe(self, means: Mapping[str, float]) -> None:
-        """Called once after each optimiser step with the means of `report` over its pairs, on all ranks."""
+        """Called once after each optimiser step with the means of `report` over its pairs, on all ranks.
+
+        Not in reinforcement learning, where β belongs to a whole update: there it is `observe_round`.
+        """
         return None
 
     def observe_round(self, means: Mapping[str, float], completions: int) -> None:

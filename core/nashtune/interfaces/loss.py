@@ -24,6 +24,7 @@ class Loss(ABC):
         reads: What the policy gives it: "logprobs", or "scores" of a reward head.
         anchors: Names of the references whose log-probs the loss reads.
         uses_beta: Whether the loss multiplies by the KL controller's β; if not, a `kl` section beside it is an error.
+        beta_optional: Whether `kl: none` means that there is no KL penalty, where the loss uses β.
         uses_p_chosen: Whether soft labels enter the loss.
         uses_margin: Whether a row's margin enters the loss.
         uses_variance: Whether it reads the variance of the rewards, so that the oracle must know it.
@@ -36,7 +37,7 @@ class Loss(ABC):
         mixes: Whether `reference_weight` may be above 0, so that the sampler must mix.
         vector_inputs: Further inputs that a conformance vector may give, by name (see `read_vector`).
         mean_over: What the sum of the values is divided by: the "rows" of the optimiser step, or all their completion
-            "tokens" (then a value is a sum over its row's tokens). An instance may set it from an argument.
+            "tokens", of rollouts only (then a value is a sum over its row's tokens). An instance may set it.
         critic_init: Where a critic starts: "zero", a linear head on the policy's trunk, or "reward_model", a copy of
             the oracle's model. An instance may set it from an argument; read where `uses_values`.
     """
@@ -45,6 +46,7 @@ class Loss(ABC):
     reads: ClassVar[Literal["logprobs", "scores"]] = "logprobs"
     anchors: ClassVar[tuple[str, ...]] = ("ref",)
     uses_beta: ClassVar[bool] = True
+    beta_optional: ClassVar[bool] = False
     uses_p_chosen: ClassVar[bool] = False
     uses_margin: ClassVar[bool] = False
     uses_variance: ClassVar[bool] = False
@@ -61,6 +63,13 @@ class Loss(ABC):
     @abstractmethod
     def __call__(self, batch: LossBatch, step: Step) -> LossOutput:
         """Values per row, in the dtype of the log-probs or scores."""
+
+    def judged(self, batch: RolloutBatch) -> Tensor:
+        """The oracle's score after what the method does to completions that did not end by themselves (S,).
+
+        Asked before the KL controller's `reward`, which may change the scores' units.
+        """
+        return batch.score
 
     def advantages(self, batch: RolloutBatch, step: Step) -> Advantages | None:
         """What each token's log-ratio is multiplied by; called once before an update, over all of its completions.

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from jsonargparse.typing import PositiveFloat
 
+from nashtune.errors import InputError
 from nashtune.interfaces.kl import KLController
 from nashtune.kl.fixed import scalar_beta
 from nashtune.rl.estimators import drawn, per_completion
@@ -64,7 +65,17 @@ class AdaptiveKL(KLController):
         self.gain = gain
 
     def beta(self, batch: LossBatch) -> Tensor:
-        """The current β as a scalar on the batch's device, in the dtype of its log-probs, float32 at least."""
+        """The current β as a scalar on the batch's device, in the dtype of its log-probs, float32 at least.
+
+        Raises:
+            InputError: the horizon is so short that one update could move β to 0 or below.
+        """
+        completions = len(cast("RolloutBatch", batch).lengths)
+        if self.gain == "horizon" and CLIP * completions >= self.horizon:
+            raise InputError(
+                f"kl.horizon: {self.horizon:g} with {completions} completions an update could move beta by "
+                f"{CLIP * completions / self.horizon:.0%} at once, below 0; give more than {CLIP * completions:g}"
+            )
         return scalar_beta(self.value, batch)
 
     def report(self, batch: LossBatch, beta: Tensor) -> dict[str, Tensor]:

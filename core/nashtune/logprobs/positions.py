@@ -66,12 +66,7 @@ def last_positions(attention_mask_NT: Tensor) -> Tensor:
 
     By the mask and never by the pad token's id: where padding shares its id with EOS, a search for the first or last
     pad token misses the EOS that ends a text by one.
-
-    Raises:
-        ValueError: a sequence has no token.
     """
-    if not bool(attention_mask_NT.any(1).all()):
-        raise ValueError("a sequence without any token has no score")
     backwards = attention_mask_NT.bool().flip(1).to(torch.uint8).argmax(1)
     return attention_mask_NT.shape[1] - 1 - backwards
 

@@ -4,8 +4,10 @@
     k1 = d          k2 = d^2 / 2          k3 = exp(-d) - 1 + d
 
 For y drawn from pi, E[k1] = E[k3] = KL(pi || ref); k2 is biased. In a *reward*, k1 gives the gradient of
-KL(pi || ref). In a *loss* that is differentiated with the draws held fixed, k1 has the expected gradient 0, k2 that of
-KL(pi || ref) and k3 that of KL(ref || pi).
+KL(pi || ref). In a *loss* that is differentiated with the draws held fixed, each token's term has, given its prefix,
+the expected gradient 0 for k1, that of KL(pi || ref) for k2 and that of KL(ref || pi) for k3, of that token's choice.
+What an early token does to the divergence of later ones is missing from it: for completions of more than one token
+neither is the gradient of a divergence between completions, and prefixes come from the policy that drew.
 
 Source: J. Schulman, "Approximating KL divergence" (2020); the gradients are derived here and tested.
 
@@ -54,7 +56,7 @@ def refuse_k1_in_loss(kl_in: str, estimator: Estimator) -> None:
     if kl_in == "loss" and estimator == "k1":
         raise ValueError(
             "kl_in: loss with kl_estimator: k1 has an expected gradient of 0, so that beta would do nothing; "
-            "use k2 (the gradient of KL(pi || ref)), k3 (that of KL(ref || pi)), or kl_in: reward"
+            "use k2 (given its prefix, each token's gradient of KL(pi || ref)), k3 (of KL(ref || pi)), or kl_in: reward"
         )
 
 
@@ -69,5 +71,9 @@ def per_token(value: Tensor, sequence: Tensor) -> Tensor:
 
 
 def per_completion(values_M: Tensor, batch: RolloutBatch) -> Tensor:
-    """Sums over the tokens of each completion (S,)."""
-    return values_M.new_zeros(len(batch.lengths)).index_add(0, batch.sequence, values_M)
+    """Sums over the tokens of each completion (S,), in the dtype of the values.
+
+    Accumulated in float64: on a GPU the order of the additions would else show in the last bits.
+    """
+    wide_M = values_M.double()
+    return wide_M.new_zeros(len(batch.lengths)).index_add(0, batch.sequence, wide_M).to(values_M.dtype)

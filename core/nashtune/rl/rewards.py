@@ -21,7 +21,7 @@ class Composed:
     """What a completion is rewarded with; without gradient.
 
     Args:
-        score: Of each completion, after what an unfinished one loses (S,).
+        score: Of each completion (S,).
         penalty: β times the KL estimate of each token; 0 where the KL penalty is in the loss (M,).
         total: Score minus the penalties of all tokens (S,).
     """
@@ -37,25 +37,21 @@ def compose(
     *,
     kl_in: Literal["reward", "loss"],
     estimator: Estimator,
-    no_eos_score: float | None = None,
-    no_eos_penalty: float = 0.0,
 ) -> Composed:
     """Rewards under the policy that drew the completions.
 
     Args:
         batch: All completions of an update.
-        beta: A scalar, or one per completion (S,).
+        beta: A scalar, or one per completion (S,); None where there is no KL penalty.
         kl_in: Whether the KL penalty is here.
         estimator: Of the KL divergence.
-        no_eos_score: Score of a completion that did not end, in place of the oracle's.
-        no_eos_penalty: What is taken off its score instead, >= 0.
     """
-    assert beta is not None, "a spec whose loss multiplies by beta has a KL controller"
     logp_M, ref_M = drawn(batch), batch.anchors["ref"]
-    penalty_M = per_token(beta, batch.sequence).to(logp_M.dtype) * kl_terms(logp_M, ref_M, estimator)
-    if kl_in == "loss":
-        penalty_M = penalty_M.new_zeros(penalty_M.shape)
-    score_S = ended(batch.score.to(logp_M.dtype), batch.finished, no_eos_score, no_eos_penalty)
+    if beta is None or kl_in == "loss":
+        penalty_M = logp_M.new_zeros(logp_M.shape)
+    else:
+        penalty_M = per_token(beta, batch.sequence).to(logp_M.dtype) * kl_terms(logp_M, ref_M, estimator)
+    score_S = batch.score.to(logp_M.dtype)
     return Composed(score=score_S, penalty=penalty_M, total=score_S - per_completion(penalty_M, batch))
 
 

@@ -26,7 +26,8 @@ def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: float) -> tupl
         `approx_kl`, half the squared log-ratio, an estimate of KL(pi_old || pi) for small steps.
     """
     ratio = log_ratio.exp()
-    free = -advantage * ratio
+    # 0 times a ratio that has left the range of floats is no number
+    free = (-advantage * ratio).where(advantage != 0, ratio.new_zeros(ratio.shape))
     held = -advantage * ratio.clamp(1.0 - clip, 1.0 + clip)
     metrics = {
         "ratio": ratio.detach(),

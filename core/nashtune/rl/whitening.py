@@ -22,9 +22,14 @@ def whiten(values_M: Tensor, how: Whitening, *, keep_mean: bool = False) -> Tens
         values_M: One per token; no padding.
         how: `population` divides the squares by M, `bessel` by M - 1; `none` changes nothing.
         keep_mean: Add the mean again, as for rewards.
+
+    Raises:
+        ValueError: `bessel` and fewer than two numbers.
     """
     if how == "none":
         return values_M
+    if how == "bessel" and len(values_M) < 2:
+        raise ValueError("whitening with M - 1 needs at least two tokens in an update; draw more, or use population")
     wide_M = values_M.double()
     mean = wide_M.mean()
     variance = wide_M.var(correction=int(how == "bessel"))

@@ -84,7 +84,7 @@ class GameData(LightningDataModule):
             claim_rounds(self._table.journal.folder, self._identity, new=new)
             self._table.averages.update(self._averages)
             if self._table.judged_by_scores:
-                self._table.prepare = self._prepare
+                self._table.prepare, self._table.order = self._prepare, self._order
             self._averages = {}
         return self._table
 

@@ -68,11 +68,26 @@ def _score(table: Table, round: int, numbers: Sequence[int]) -> None:
     table.progress.phase("judge", sum(len(chunk) for _, chunk in missing), "prompts")
     for part, chunk in missing:
         known = table.sampler.scores(round, part) if table.oracle is None else None
-        made = known if known is not None else _scores_of_part(table, round, part, chunk)
+        made = (
+            _recorded(table, known, round, chunk) if known is not None else _scores_of_part(table, round, part, chunk)
+        )
         write_scores(table.journal, round, part, made)
         done += len(made)
         table.progress.advance(len(chunk))
     table.progress.done(f"{done} rewards, {time.perf_counter() - began:.1f} s")
+
+
+def _recorded(table: Table, known: list[Scored], round: int, numbers: Sequence[int]) -> list[Scored]:
+    """Rewards of a recording, of the completions that are replayed."""
+    n = table.sampler.completions
+    kept = [one for one in known if one.role == "policy" and one.k < n]
+    if {(one.prompt, one.k) for one in kept} != {(number, k) for number in numbers for k in range(n)}:
+        raise InputError(
+            f"spec.sampler.path: the rewards of round {round} are of other prompts or of fewer completions; a replay "
+            "needs the run's data, seed_everything, data.prompts_per_round and schedule, and at most its "
+            "spec.sampler.completions"
+        )
+    return kept
 
 
 def _scores_of_part(table: Table, round: int, part: int, numbers: Sequence[int]) -> list[Scored]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from nashtune.interfaces import Reference
+from nashtune.interfaces import Reference, TokenBatch
 from nashtune.models.mode import frozen_mode
 from nashtune.rounds.rows import RolloutRow, collate
 from nashtune.rounds.table import Table
@@ -49,21 +49,33 @@ def measure(
 
 
 def _measure(table: Table, rows: Sequence[RolloutRow], references: Mapping[str, Reference]) -> dict[str, Tensor]:
-    began, policy, engine = time.perf_counter(), table.policy, table.engine
+    began = time.perf_counter()
     table.progress.phase("measure", len(rows), "rollouts")
-    found: dict[str, list[Tensor]] = {}
-    with torch.no_grad(), table.autocast(), frozen_mode(policy):
-        for start in range(0, len(rows), table.batch_size):
-            picked = range(start, min(start + table.batch_size, len(rows)))
-            batch = collate(rows, picked).to(policy.device)
-            features = policy.forward(batch, engine)
-            found.setdefault("old", []).append(engine.logprobs(features, batch).token_logp)
-            if policy.critic is not None:
-                values_M, end_S = policy.values(features, batch, engine)
-                found.setdefault("old_value", []).append(values_M)
-                found.setdefault(END, []).append(end_S)
-            for name, reference in references.items():
-                found.setdefault(f"ref:{name}", []).append(reference.logprobs(batch, engine).token_logp)
+    found: dict[str, dict[int, Tensor]] = {}
+    with torch.no_grad(), table.autocast(), frozen_mode(table.policy):
+        for picked in _micro_batches(table, len(rows)):
+            batch = collate(rows, picked).to(table.policy.device)
+            sizes = [len(rows[i].token_ids) for i in picked]
+            for name, values in _of_batch(table, batch, references).items():
+                parts = torch.split(values.float().cpu(), 1 if name == END else sizes)
+                found.setdefault(name, {}).update(zip(picked, parts, strict=True))
             table.progress.advance(len(picked))
     table.progress.done(f"{len(rows)} rollouts, {time.perf_counter() - began:.1f} s")
-    return {name: torch.cat(parts).float().cpu() for name, parts in found.items()}
+    return {name: torch.cat([parts[i] for i in range(len(rows))]) for name, parts in found.items()}
+
+
+def _micro_batches(table: Table, count: int) -> list[tuple[int, ...]]:
+    """Those of the update's first pass: in others, bf16 gives other log-probs, and no first ratio would be 1."""
+    assert table.order is not None, "only games whose updates are known are measured"
+    order = table.order(count)
+    first_pass = (order.rows(index) for index in range(order.steps_per_epoch * order.accumulate))
+    return [rows for rows in first_pass if rows]
+
+
+def _of_batch(table: Table, batch: TokenBatch, references: Mapping[str, Reference]) -> dict[str, Tensor]:
+    policy, engine = table.policy, table.engine
+    features = policy.forward(batch, engine)
+    found = {"old": engine.logprobs(features, batch).token_logp}
+    if policy.critic is not None:
+        found["old_value"], found[END] = policy.values(features, batch, engine)
+    return found | {f"ref:{name}": one.logprobs(batch, engine).token_logp for name, one in references.items()}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nashtune.errors import InputError
-from nashtune.interfaces import KLController, Loss, RolloutBatch, Step
+from nashtune.interfaces import Advantages, KLController, Loss, RolloutBatch, Step
 from nashtune.rounds.rows import RolloutRow
 
 
@@ -21,7 +21,7 @@ class Prepared:
     """An update's rollouts, ready to be trained on.
 
     Args:
-        rows: With `beta`, and `advantage` and `target` of each token.
+        rows: With the score that is trained on, `beta`, and `advantage` and `target` of each token.
         means: Over the rollouts, by name: what is logged.
         observed: What the KL controller sees after the update: means of its own report.
         completions: How many rollouts.
@@ -47,8 +47,13 @@ def prepare(rows: Sequence[RolloutRow], loss: Loss, kl: KLController | None, rou
     """
     batch = as_batch(rows)
     with torch.no_grad():
-        beta = kl.beta(batch) if kl is not None else None
-        scored = batch if kl is None or beta is None else replace(batch, score=kl.reward(batch, beta))
+        scored = replace(batch, score=loss.judged(batch))
+        beta = kl.beta(scored) if kl is not None else None
+        if kl is not None and beta is not None:
+            scored = replace(scored, score=kl.reward(scored, beta))
+        if int(batch.lengths.min()) < 1:
+            empty = rows[int(batch.lengths.argmin())]
+            raise InputError(f"{empty.where}: a completion without a token cannot be trained on")
         try:
             made = loss.advantages(scored, Step(beta=beta, round=round))
         except ValueError as error:
@@ -57,20 +62,29 @@ def prepare(rows: Sequence[RolloutRow], loss: Loss, kl: KLController | None, rou
     means = _means(rows, batch) | observed
     if beta is not None:
         means["beta"] = float(beta.double().mean())
-    if made is None:
-        return Prepared(rows=list(rows), means=means, observed=observed, completions=len(rows))
-    sizes = batch.lengths.tolist()
+    parts = _per_token(made, batch.lengths.tolist()) if made is not None else {}
+    each = beta.expand(len(rows)).float().tolist() if beta is not None else [None] * len(rows)
+    ready = [
+        replace(
+            row,
+            score=float(scored.score[i]),
+            beta=each[i],
+            per_token={**row.per_token, **{name: part[i] for name, part in parts.items()}},
+        )
+        for i, row in enumerate(rows)
+    ]
+    metrics = _floats(made.metrics) if made is not None else {}
+    return Prepared(rows=ready, means=means | metrics, observed=observed, completions=len(rows))
+
+
+def _per_token(made: Advantages, sizes: list[int]) -> dict[str, tuple[Tensor, ...]]:
+    """What the loss made, by name, one tensor for each rollout."""
     parts = {"advantage": torch.split(made.advantage.float(), sizes)}
     if made.target is not None:
         parts["target"] = torch.split(made.target.float(), sizes)
     if made.target_end is not None:
         parts["target_end"] = torch.split(made.target_end.float(), 1)
-    each = beta.expand(len(rows)).float().tolist() if beta is not None else [None] * len(rows)
-    ready = [
-        replace(row, beta=each[i], per_token={**row.per_token, **{name: part[i] for name, part in parts.items()}})
-        for i, row in enumerate(rows)
-    ]
-    return Prepared(rows=ready, means=means | _floats(made.metrics), observed=observed, completions=len(rows))
+    return parts
 
 
 def as_batch(rows: Sequence[RolloutRow]) -> RolloutBatch:

@@ -16,6 +16,7 @@ from nashtune.interfaces.schedule import Anchor, Collect, Phase, Round, Snapshot
 from nashtune.journal.store import Journal
 from nashtune.models.policy import HFPolicy
 from nashtune.models.snapshots import SnapshotBank
+from nashtune.rounds.order import WindowOrder
 from nashtune.rounds.progress import Progress
 from nashtune.rounds.rows import RolloutRow
 
@@ -46,6 +47,7 @@ class Table:
         autocast: The precision context that training steps run under.
         judged_by_scores: Whether the schedule trains on rewards of single completions.
         prepare: Makes an update's rollouts ready for training; None where the loss computes everything itself.
+        order: The micro-batches of an update with so many rows; None where rollouts are not measured.
         averages: Averaged weights by snapshot name, in memory; they travel in checkpoints.
     """
 
@@ -68,6 +70,7 @@ class Table:
     autocast: Callable[[], AbstractContextManager[Any]]
     judged_by_scores: bool = False
     prepare: Callable[[Sequence[RolloutRow], int], list[RolloutRow]] | None = None
+    order: Callable[[int], WindowOrder] | None = None
     averages: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @cached_property

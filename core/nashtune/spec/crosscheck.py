@@ -55,7 +55,7 @@ def _check_references(spec: Spec, found: Collector) -> None:
 def _check_kl(spec: Spec, found: Collector) -> None:
     uses_beta = attribute(spec.loss, "uses_beta", True)
     if spec.kl is None:
-        if uses_beta:
+        if uses_beta and not attribute(spec.loss, "beta_optional", False):
             found.add(
                 f"{spec.loss.where}: the loss '{spec.loss.name}' multiplies by beta, but there is no kl; "
                 "add `kl: {name: fixed, beta: 0.1}`"

@@ -78,16 +78,19 @@ def _check_rollouts(spec: Spec, sampler: ComponentSpec, found: Collector) -> Non
     if least > 1:
         who = f"the loss '{spec.loss.name}' compares each completion with the others of its prompt"
         _check_completions(spec, least, who, found)
-    if not attribute(spec.loss, "uses_old", False):
+    if not attribute(spec.schedule, "scores", False):
         return
+    why = f"and the gradient of the loss '{spec.loss.name}' is that of completions of the policy itself"
     for name in ("temperature", "top_p"):
         value = sampler.args.get(name, 1.0)
         if value != 1.0:
             found.add(
                 f"{spec.places.get(('sampler', name), sampler.where)}: sampler.{name}: {value:g} draws from another "
-                f"distribution than the policy, and the loss '{spec.loss.name}' weighs by the ratio to the policy that "
-                "drew; use 1.0"
+                f"distribution than the policy, {why}; use 1.0"
             )
+    for name, what in (("selects", "chooses among completions"), ("mixes", "draws from a mixture")):
+        if attribute(sampler, name, False):
+            found.add(f"{sampler.where}: the sampler '{sampler.name}' {what}, {why}; use policy, or vllm")
 
 
 def _check_completions(spec: Spec, least: int, who: str, found: Collector) -> None:

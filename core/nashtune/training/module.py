@@ -182,11 +182,11 @@ class AlignmentModule(LightningModule):
         rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         super().optimizer_step(*args, **kwargs)
         means = self._window.compute_and_reset()
-        if self.kl is not None:
+        if self.kl is not None and not (self.is_game and self.schedule.scores):
             self.kl.observe(means)
         collected = self._observe_round()
         step = self.trainer.global_step + 1  # Lightning counts this step after the hook
-        if step % cast(Any, self.trainer).log_every_n_steps == 0:
+        if collected or step % cast(Any, self.trainer).log_every_n_steps == 0:
             row = {**{f"train/{name}": value for name, value in means.items()}, "train/lr": rate, **collected}
             self._write(row | ({"train/round": float(self.objective.round)} if self.is_game else {}), step)
         self._step_metrics = means

@@ -6,7 +6,6 @@ Legend: B = pairs, N = sequences, M = completion tokens, S = rollouts, V = vocab
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from nashtune.interfaces import (
@@ -76,7 +75,9 @@ class Objective:
         beta = batch.beta if batch.beta is not None else self.kl.beta(seen) if self.kl is not None else None
         step = Step(beta=beta, mean_over_ranks=self._mean_over_ranks, round=self.round, scale=self.scale)
         output = self.loss(seen, step)
-        extra = dict(self.kl.report(seen, beta)) if self.kl is not None and beta is not None else {}
+        # where β was fixed before the update, so was what the controller reports of it
+        reports = self.kl is not None and beta is not None and batch.beta is None
+        extra = dict(self.kl.report(seen, beta)) if reports else {}  # type: ignore[union-attr, arg-type]
         if beta is not None:
             extra.setdefault("beta", beta)
         if "token_kl" in statistics:
@@ -97,12 +98,13 @@ class Objective:
         features = self._policy.forward(batch, self.engine)
         policy = self.engine.logprobs(features, batch)
         anchors: dict[str, LogProbs] = {}
+        known_M = {name: batch.per_token[f"ref:{name}"] for name in self.references if f"ref:{name}" in batch.per_token}
         statistics: dict[str, Tensor] = {}
         wanted = self.kl.statistics if self.kl is not None else ()
         for name, reference in self.references.items():
-            if (known := batch.per_token.get(f"ref:{name}")) is not None:  # measured once, before the update
-                anchors[name] = replace(policy, token_logp=known)
-            elif name == "ref" and reference.gives_logits and (wanted or token_kl):
+            if name in known_M:  # measured once, before the update
+                continue
+            if name == "ref" and reference.gives_logits and (wanted or token_kl):
                 frozen = reference.forward(batch, self.engine)
                 anchors[name] = self.engine.logprobs(frozen, batch)
                 fn = with_token_kl(self.kl.token_statistics if self.kl and wanted else None, token_kl)
@@ -110,7 +112,7 @@ class Objective:
             else:
                 anchors[name] = reference.logprobs(batch, self.engine)
         if batch.kind == "rollouts":
-            frozen_M = {name: anchor.token_logp for name, anchor in anchors.items()}
+            frozen_M = {name: anchor.token_logp for name, anchor in anchors.items()} | known_M
             values = self._policy.values(features, batch, self.engine) if self.loss.uses_values else None
             return rollout_batch(batch, policy, frozen_M, values), statistics
         make = pair_batch if batch.kind == "pairs" else example_batch

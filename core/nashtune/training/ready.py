@@ -73,9 +73,9 @@ def _settings(cli: NashtuneCLI, stage: str, trainer: Any) -> None:
         check_passes(module.spec.head, trainer["max_epochs"])
     if module.is_game and stage != "fit":
         raise InputError(
-            f"nashtune {stage}: the spec '{module.spec.name}' is a game, whose rows come from its own rounds; "
-            f"`nashtune fit` ends with win rates. To measure its policy on preference pairs, give a pairwise spec and "
-            "the exported model: nashtune validate --spec dpo --policy.path RUN_DIR/export"
+            f"nashtune {stage}: the spec '{module.spec.name}' makes its rows in its own rounds; `nashtune fit` ends "
+            "with a comparison of its policies on held-out prompts. To measure its policy on preference pairs, give a "
+            "pairwise spec and the exported model: nashtune validate --spec dpo --policy.path RUN_DIR/export"
         )
     if str(trainer["precision"]).endswith("-true"):
         raise InputError(

@@ -108,3 +108,33 @@ def test_beta_per_completion_weighs_its_own_tokens():
 def test_k1_in_the_loss_is_refused():
     with pytest.raises(ValueError, match=r"expected gradient of 0.*k2.*k3.*kl_in: reward"):
         refuse_k1_in_loss("loss", "k1")
+
+
+def test_of_two_tokens_k2_has_the_gradient_of_each_token_and_not_of_the_completion() -> None:
+    """What the first token does to the divergence of the second is missing, exactly as the pages say."""
+    noise = torch.Generator().manual_seed(3)
+    first_3, ref_3 = (torch.randn(3, generator=noise, dtype=torch.float64) for _ in range(2))
+    second_33, ref_33 = (torch.randn(3, 3, generator=noise, dtype=torch.float64) for _ in range(2))
+    first_3.requires_grad_()
+
+    def logs() -> tuple[Tensor, Tensor]:
+        """Log-probs of every completion's two tokens (9, 2), under the policy and under the reference."""
+        rows = [
+            torch.stack([one.log_softmax(-1).repeat_interleave(3), two.log_softmax(-1).flatten()], dim=1)
+            for one, two in ((first_3, second_33), (ref_3, ref_33))
+        ]
+        return rows[0], rows[1]
+
+    policy_92, ref_92 = logs()
+    drawn_9 = policy_92.sum(1).exp().detach()
+
+    def slope_of(value: Tensor) -> Tensor:
+        return torch.autograd.grad(value, first_3, retain_graph=True)[0]
+
+    loss = (drawn_9[:, None] * kl_terms(policy_92, ref_92, "k2")).sum()
+    whole = (policy_92.sum(1).exp() * (policy_92 - ref_92).sum(1)).sum()
+    of_first = (first_3.softmax(-1) * (first_3.log_softmax(-1) - ref_3.log_softmax(-1))).sum()
+    torch.testing.assert_close(slope_of(loss), slope_of(of_first), rtol=1e-12, atol=1e-14)
+    assert float((slope_of(loss) - slope_of(whole)).abs().max()) > 0.01
+    sequence = (drawn_9 * 0.5 * (policy_92 - ref_92).sum(1) ** 2).sum()
+    torch.testing.assert_close(slope_of(sequence), slope_of(whole), rtol=1e-12, atol=1e-14)

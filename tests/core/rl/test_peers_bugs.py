@@ -125,6 +125,7 @@ def test_the_reward_at_the_wrong_token_where_padding_has_the_id_of_eos(look: Loo
     assert batch.finished is not None and batch.finished.tolist() == [True, True, False]
     cut = PPOLoss(no_eos_penalty=2.0, gamma=0.0, lam=0.0, whiten_advantages="none")
     batch = replace(batch, old_value=torch.zeros(17, dtype=torch.float64), old=batch.anchors["ref"])
+    batch = replace(batch, score=cut.judged(batch))
     found = cut.advantages(batch, Step(beta=torch.tensor(0.1, dtype=torch.float64))).advantage
     assert {i: found[i].item() for i in found.nonzero()[:, 0].tolist()} == {2: -0.5, 11: 0.5, 16: -0.5}
 
@@ -245,7 +246,7 @@ def test_trl_4159_and_6789_ratios_under_a_temperature_or_a_kept_mass(
     """The sampler's own log-probs are those of another distribution: such a spec is refused before anything loads."""
     assert main(["check", spec, f"--spec.sampler.{option}", "0.8"]) == 2
     assert f"sampler.{option}: 0.8 draws from another distribution" in " ".join(capsys.readouterr().err.split())
-    assert main(["check", "reinforce", f"--spec.sampler.{option}", "0.8"]) == 0  # it takes no ratio
+    assert main(["check", "reinforce", f"--spec.sampler.{option}", "0.8"]) == 2  # no ratio, but as biased
 
 
 def test_trl_6789_the_ratio_to_truncated_log_probs_is_biased_by_the_kept_mass(look: Look) -> None:
@@ -277,5 +278,6 @@ def test_nemo_rl_180_completions_that_reached_the_limit_do_not_pass_for_finished
     assert batch.finished is not None and batch.finished.tolist() == [False, True, True, False]
     step = Step(beta=torch.tensor(0.0, dtype=torch.float64))
     for cls in (PPOLoss, RLOOLoss, GRPOLoss, REINFORCELoss):
-        found = cls(no_eos_score=-1.0).advantages(batch, step).metrics["return"]
+        loss = cls(no_eos_score=-1.0)
+        found = loss.advantages(replace(batch, score=loss.judged(batch)), step).metrics["return"]
         assert found[[0, 3]].tolist() == [-1.0, -1.0] and torch.equal(found[[1, 2]], batch.score[[1, 2]])

@@ -74,7 +74,8 @@ def test_beta_reward_and_advantages_come_from_the_whole_round_and_travel_with_th
     assert [row.beta for row in prepared.rows] == [1.0, 1.5, 2.0]
     coefficients = [row.per_token["advantage"].tolist() for row in prepared.rows]
     assert coefficients == [[2.0, 2.0, 2.0], [-1.5], [1.0, 1.0]]
-    assert [row.score for row in prepared.rows] == [1.0, -0.5, 0.25], "the reward that was measured is kept as it was"
+    assert [row.score for row in prepared.rows] == [2.0, -1.0, 0.5], "the reward that is trained on"
+    assert prepared.means["reward"] == pytest.approx(0.25), "the reward that was measured"
     batch = collate(prepared.rows, [2, 0])
     assert batch.per_token["advantage"].tolist() == [1.0, 1.0, 2.0, 2.0, 2.0]
     assert batch.beta is not None and batch.beta.tolist() == [2.0, 1.0]
@@ -110,3 +111,21 @@ def test_without_a_controller_rows_have_no_beta() -> None:
 
     prepared = prepare(rows(), Plain(), None, 1)
     assert collate(prepared.rows, [0, 1]).beta is None
+
+
+def test_a_loss_without_advantages_gets_the_controllers_reward_and_beta() -> None:
+    class Itself(Whole):
+        def advantages(self, batch: RolloutBatch, step: Step) -> Advantages | None:
+            return None
+
+    prepared = prepare(rows(), Itself(), PerRollout(), 1)
+    assert [(row.score, row.beta) for row in prepared.rows] == [(2.0, 1.0), (-1.0, 1.5), (0.5, 2.0)]
+
+
+def test_what_an_unfinished_completion_loses_comes_before_the_controllers_reward() -> None:
+    class Cuts(Whole):
+        def judged(self, batch: RolloutBatch) -> torch.Tensor:
+            assert batch.finished is not None
+            return batch.score.where(batch.finished, torch.tensor(-1.0, dtype=torch.float64))
+
+    assert [row.score for row in prepare(rows(), Cuts(), PerRollout(), 1).rows] == [2.0, -2.0, 0.5]

@@ -261,10 +261,15 @@ def test_a_loss_on_groups_needs_enough_completions(rl):
 
 
 @pytest.mark.parametrize(("name", "value"), [("temperature", 0.7), ("top_p", 0.9)])
-def test_ratios_are_to_the_policy_itself(rl, name, value):
-    line = refused(rl(loss="Clipped", sampler={"name": "Draws", name: value}))
+@pytest.mark.parametrize("loss", ["Clipped", "Gradient"])
+def test_a_gradient_is_that_of_completions_of_the_policy_itself(rl, loss, name, value):
+    line = refused(rl(loss=loss, sampler={"name": "Draws", name: value}))
     assert f"sampler.{name}: {value:g} draws from another distribution than the policy" in line
-    assert resolve(rl(sampler={"name": "Draws", name: value}))
+
+
+@pytest.mark.parametrize(("sampler", "what"), [("best_of_n", "chooses among"), ("mixture", "draws from a mixture")])
+def test_a_sampler_that_is_not_the_policy(rl, sampler, what):
+    assert f"the sampler '{sampler}' {what}" in refused(rl(sampler=sampler))
 
 
 def test_no_opponent_and_no_pairing_with_a_schedule_of_rewards(rl):
