@@ -87,3 +87,50 @@ def test_a_resumed_run_keeps_the_running_mean(ensemble: Lab) -> None:
     ensemble.fit("--ckpt_path", "last", "--trainer.max_steps", "-1", spec=None, run="half")
     for name in ("rollout/v", "rollout/beta", "train/loss"):
         assert ensemble.metrics(whole).series[name][-1] == ensemble.metrics(half).series[name][-1]
+
+
+CONSTANT = '''"""A reward of length whose variance is the same for every completion."""
+
+from nashtune.interfaces import RewardOracle, Rewards
+
+
+class Constant(RewardOracle):
+    """Longer is better, and equally uncertain.
+
+    Args:
+        scale: Of the reward.
+    """
+
+    gives_variance = True
+
+    def __init__(self, *, scale: float = 0.1) -> None:
+        self.scale = scale
+
+    def score(self, prompts, completions):
+        """Length."""
+        import torch
+
+        mean = torch.tensor([self.scale * len(text) for text in completions], dtype=torch.float64)
+        return Rewards(mean=mean, variance=torch.full_like(mean, 0.3))
+'''
+
+
+@pytest.mark.loads
+@pytest.mark.parametrize(("plain", "aware"), [("ppo", "uncertainty_rlhf"), ("rloo", "uncertainty_rlhf_rloo")])
+def test_with_a_constant_variance_training_is_the_plain_methods_to_the_last_bit(
+    ensemble: Lab, monkeypatch: pytest.MonkeyPatch, plain: str, aware: str
+) -> None:
+    """Step for step: the same losses, the same weights."""
+    (ensemble.folder / "constant_oracle.py").write_text(CONSTANT)
+    monkeypatch.syspath_prepend(str(ensemble.folder))
+    run_file = yaml.safe_load(ensemble.run_file.read_text())
+    del run_file["spec"]["oracle"]
+    ensemble.run_file.write_text(yaml.safe_dump(run_file))
+    same = (*RL, "--trainer.max_epochs", "2", "--spec.oracle", "constant_oracle.Constant", "--spec.kl.beta", "0.1")
+    optimizer = ("--spec.optimizer.lr", "1e-3", "--spec.optimizer.warmup", "0", "--spec.optimizer.decay", "constant")
+    runs = [ensemble.fit(*same, *optimizer, spec=spec, run=spec) for spec in (plain, aware)]
+    losses = [ensemble.metrics(run).series["train/loss"] for run in runs]
+    assert losses[0] == losses[1] and len(losses[0]) == 6
+    first, second = (torch.load(next((run / "checkpoints").glob("*.ckpt")), weights_only=True) for run in runs)
+    assert all(torch.equal(weight, second["state_dict"][name]) for name, weight in first["state_dict"].items())
+    assert second["kl"]["running_mean"] == pytest.approx(0.3)
