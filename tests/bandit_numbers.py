@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nashtune.games.bandit import Arms, make_arms
+from nashtune.bandits.bandit import Arms, make_arms
 from nashtune.spec.model import Spec
 from nashtune.spec.overrides import Override
 from nashtune.spec.resolve import resolve

@@ -12,7 +12,7 @@ Equations, for scores r_w of the better and r_l of the worse answer, d = r_w - r
     q    = p (1 - a) + (1 - p) a                                       p = 1 where labels are hard
     loss = -q log sigma(d) - (1 - q) log sigma(-d)
            + eta (r_w + r_l)^2 + lambda/2 (r_w^2 + r_l^2)
-    K answers, best first: mean over i < j of -log sigma(r_i - r_j) + lambda/2 (r_i^2 + r_j^2)
+    K answers, best first: mean over i < j of -log sigma(r_i - r_j) + lambda/2 (r_i^2 + r_j^2), without equal ranks
 
 m >= 0 is the margin of a pair (column `margin`, as Llama 2 has it), a the label smoothing, eta the centring of
 arXiv:2312.09244 (0.01 there), lambda the score penalty of Open-Assistant's code (0.001 there).
@@ -21,7 +21,8 @@ Conventions: a score is the head's output at the last token of the whole convers
 prompt: its pairs are averaged within the prompt, so that a long list does not outweigh a short one. Of an ensemble the
 value is the mean over members of each one's own loss; members share nothing in it. There is no reference and no beta.
 
-Departures: the paper's loss is the first line with p = 1, m = 0, a = 0; the rest is off unless the spec says so. Soft
+Departures: answers of equal rank are compared with the others and not with one another; the paper does not say what is
+done with them. The paper's loss is the first line with p = 1, m = 0, a = 0; the rest is off unless the spec says so. Soft
 labels with a margin are ours and agree with each alone. -log(sigma(d) + 1e-5), which some code has against overflow,
 caps the gradient of pairs that are very wrong and is not offered: log sigma is computed without overflow.
 """
@@ -134,7 +135,7 @@ class RewardBTLoss(Loss):
 
 
 class RewardBTRankedLoss(Loss):
-    """Bradley-Terry loss of ranked lists: the mean over all ordered pairs of a prompt.
+    """Bradley-Terry loss of ranked lists: the mean over all ordered pairs of a prompt; equal ranks make no pair.
 
     Args:
         score_l2: Weight of (r_i^2 + r_j^2)/2 of each pair, >= 0; the paper has none, Open-Assistant's code has 0.001.
@@ -157,8 +158,13 @@ class RewardBTRankedLoss(Loss):
 
         lists = cast(ScoreBatch, batch)
         values, right = [], []
-        for scores_RK in split(lists.scores, lists.sizes.tolist()):
+        sizes = lists.sizes.tolist()
+        levels = split(lists.levels, sizes) if lists.levels is not None else [None] * len(sizes)
+        for scores_RK, level_R in zip(split(lists.scores, sizes), levels, strict=True):
             better, worse = triu_indices(len(scores_RK), len(scores_RK), 1, device=scores_RK.device)
+            if level_R is not None:
+                strict = level_R[better] < level_R[worse]
+                better, worse = better[strict], worse[strict]
             values.append(bradley_terry(scores_RK[better], scores_RK[worse], score_l2=self.score_l2).mean(0))
             mean_R = scores_RK.detach().mean(-1)
             gap_P = mean_R[better] - mean_R[worse]

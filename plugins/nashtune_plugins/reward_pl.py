@@ -10,11 +10,18 @@ Equations, for scores r_1 ... r_K of the answers of a prompt, best first:
     loss  = - sum_{k=1}^{K-1} [ r_k - log sum_{j>=k} exp r_j ]
     top_1:  - [ r_1 - log sum_j exp r_j ]
 
+Equal ranks: a level G of answers of the same rank, with S the answers of G and of all levels below it, adds
+
+    - sum_{i in G} [ r_i - log sum_{j in S} exp r_j ]                (the last level adds nothing)
+    top_1:  the mean over the answers of the first level
+
 Conventions: a score is the head's output at the last token of the whole conversation; one value per prompt, a sum over
 its ranks and not a mean. Of an ensemble the value is the mean over members of each one's own loss. There is no
 reference and no beta. With two answers it is the Bradley-Terry loss.
 
-Departures: the text of the paper was not available beyond its abstract; the likelihood is the Plackett-Luce model's.
+Departures: equal ranks are ours. One denominator for a level is Breslow's approximation of the sum over the orders that
+the level may have; nothing is drawn below the last level, so that what is exact there, a factor of 1, stays. Without
+equal ranks it is the likelihood above. The text of the paper was not available beyond its abstract; the likelihood is the Plackett-Luce model's.
 """
 
 from __future__ import annotations
@@ -32,16 +39,20 @@ if TYPE_CHECKING:
 # Legend: L = lists, K = members of an ensemble, R = answers of one list.
 
 
-def plackett_luce(scores_RK: Tensor, *, top_1: bool = False) -> Tensor:
+def plackett_luce(scores_RK: Tensor, level_R: Tensor | None = None, *, top_1: bool = False) -> Tensor:
     """Negative log-likelihood of one ranking under each member's scores (K,).
 
     Args:
         scores_RK: Scores of its answers, best first.
+        level_R: Rank of each, 0 for the best and not decreasing, the same where none is better; None: all differ.
         top_1: Whether only the first place counts.
     """
     rest_RK = scores_RK.flip(0).logcumsumexp(0).flip(0)  # log sum over this answer and those ranked below it
-    terms_RK = rest_RK - scores_RK  # the last one is 0: it is chosen from itself alone
-    return terms_RK[0] if top_1 else terms_RK[:-1].sum(0)
+    if level_R is None:
+        terms_RK = rest_RK - scores_RK  # the last one is 0: it is chosen from itself alone
+        return terms_RK[0] if top_1 else terms_RK[:-1].sum(0)
+    terms_RK = rest_RK[(level_R.unsqueeze(-1) > level_R).sum(-1)] - scores_RK  # of a level, the rest at its first answer
+    return terms_RK[level_R == level_R[0]].mean(0) if top_1 else terms_RK[level_R < level_R[-1]].sum(0)
 
 
 class RewardPLLoss(Loss):
@@ -62,21 +73,25 @@ class RewardPLLoss(Loss):
     def __call__(self, batch: LossBatch, step: Step) -> LossOutput:
         """Loss of each list (L,), and the members' mean scores of its best and of its worst.
 
-        `best_first` is whether the best one has the highest mean score.
+        `best_first` is whether the best one, or one of several best, has the highest mean score.
         """
         from torch import split, stack
 
         lists = cast(ScoreBatch, batch)
-        parts = split(lists.scores, lists.sizes.tolist())
-        values_LK = stack([plackett_luce(scores_RK, top_1=self.top_1) for scores_RK in parts])
+        sizes = lists.sizes.tolist()
+        parts = split(lists.scores, sizes)
+        levels = split(lists.levels, sizes) if lists.levels is not None else [None] * len(sizes)
+        values_LK = stack([plackett_luce(*one, top_1=self.top_1) for one in zip(parts, levels, strict=True)])
         if lists.share is not None:
             values_LK = lists.share.to(values_LK.dtype) * values_LK
         means = [scores_RK.detach().mean(-1) for scores_RK in parts]
+        tops = [1 if level_R is None else int((level_R == 0).sum()) for level_R in levels]
+        first = [mean_R[:top].max() > mean_R[top:].max() for mean_R, top in zip(means, tops, strict=True)]
         return LossOutput(
             values=values_LK.mean(-1),
             reward_chosen=stack([mean_R[0] for mean_R in means]),
             reward_rejected=stack([mean_R[-1] for mean_R in means]),
-            metrics={"best_first": stack([(mean_R[0] > mean_R[1:].max()).to(mean_R.dtype) for mean_R in means])},
+            metrics={"best_first": stack(first).to(lists.scores.dtype)},
         )
 
 

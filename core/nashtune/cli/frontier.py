@@ -13,7 +13,7 @@ from nashtune.cli.verify import picture_path
 from nashtune.errors import InputError
 
 if TYPE_CHECKING:
-    from nashtune.games.frontier import Curve, Frontier
+    from nashtune.bandits.frontier import Curve, Frontier
 
 SUMMARY = "best-of-n overoptimisation: true reward and proxy against sqrt KL, and fitted laws"
 EPILOG = """\
@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: a wrong option or file.
     """
-    from nashtune.games.frontier import example, frontier
-    from nashtune.games.frontier_files import read_answers
+    from nashtune.bandits.frontier import example, frontier
+    from nashtune.bandits.frontier_files import read_answers
 
     ns = _ns(args.n)
     picture = picture_path(args.plot)
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(found, len(prompts))
     if picture is not None:
-        from nashtune.games.frontier_plot import draw
+        from nashtune.bandits.frontier_plot import draw
 
         draw(found, picture)
         if not args.json:

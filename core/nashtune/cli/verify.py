@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         InputError: a wrong option, spec or game.
         CheckFailed: an update has no finite minimiser.
     """
-    from nashtune.games.bandit_files import is_bandit
+    from nashtune.bandits.files import is_bandit
     from nashtune.games.matrices import find_game, make_game
 
     line: CommandLine = args.line

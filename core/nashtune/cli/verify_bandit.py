@@ -11,7 +11,7 @@ from nashtune.cli.output import print_json, print_table
 from nashtune.errors import InputError
 
 if TYPE_CHECKING:
-    from nashtune.games.bandit_report import BanditReport, Line
+    from nashtune.bandits.report import BanditReport, Line
     from nashtune.games.matrices import Array
     from nashtune.spec.model import Spec
 
@@ -53,11 +53,11 @@ def run(spec: Spec, sources: Sequence[str], *, draws: int | None, seed: int, pic
         InputError: a wrong file, or a spec that learns neither from rewards nor from pairs.
         CheckFailed: there is no finite optimum.
     """
-    from nashtune.games.bandit_files import read_bandit
+    from nashtune.bandits.files import read_bandit
 
     prompts = [arms for source in sources for arms in read_bandit(source)]
 
-    from nashtune.games.bandit_verify import verify_bandit
+    from nashtune.bandits.verify import verify_bandit
 
     report = verify_bandit(spec, prompts, draws=draws, seed=seed)
     if json:
@@ -65,7 +65,7 @@ def run(spec: Spec, sources: Sequence[str], *, draws: int | None, seed: int, pic
     else:
         _print(report)
     if picture is not None:
-        from nashtune.games.bandit_plot import draw
+        from nashtune.bandits.plot import draw
 
         draw(report, picture)
         if not json:

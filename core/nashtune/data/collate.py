@@ -36,7 +36,8 @@ def collate_ranked(batch: Sequence[tuple[int, TokenRow]]) -> TokenBatch:
     rows = [row for _, row in batch]
     sequences = [(row.prompt_ids, completion) for row in rows for completion in row.completions]
     sizes = torch.tensor([len(row.completions) for row in rows])
-    return _pad(sequences, "ranked", [index for index, _ in batch], sizes=sizes)
+    levels = torch.tensor([level for row in rows for level in row.levels or range(len(row.completions))])
+    return _pad(sequences, "ranked", [index for index, _ in batch], sizes=sizes, levels=levels)
 
 
 def _column(values: Sequence[float | None]) -> torch.Tensor | None:

@@ -101,6 +101,23 @@ class Conversations:
         pairs = zip(self.encode(prompt, completion).ids, self.encode(prompt, other).ids, strict=False)
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
+    def cuts_answer(self, tokens: Tokens, prompt: Prompt, completion: str, limit: int) -> bool:
+        """Whether `tokens.last(limit)` would cut away the beginning of the completion, and not of the prompt alone.
+
+        Args:
+            tokens: Of prompt and completion, as `encode` gives them.
+            prompt: The prompt.
+            completion: The completion.
+            limit: Most tokens, >= 1.
+        """
+        kept_from = len(tokens.ids) - limit + 1
+        return kept_from > 1 and kept_from > self.before(prompt, completion)
+
+    def ends_early(self, completion: str) -> bool:
+        """Whether an EOS is written before the completion's end, where it would be read as one: under "plain"."""
+        eos = self.tokenizer.eos_token
+        return self._rendering == "plain" and eos is not None and eos in completion.removesuffix(eos)
+
     def written(self, prompt: Prompt, completion: str) -> bool:
         """Whether a special token is written in the text of the input."""
         return any(map(self._specials.found, (*(turn["content"] for turn in messages_of(prompt)), completion)))

@@ -98,7 +98,7 @@ class Converter:
             self._found.no_pair += 1
             return []
         self._found.ties += levels < len(row.scores)
-        order = sorted(range(len(row.scores)), key=lambda i: -row.scores[i])  # a stable sort: ties keep their order
+        order = sorted(range(len(row.scores)), key=lambda i: -row.scores[i])
         responses = tuple(row.responses[i] for i in order)
         _refuse_twins(responses)
         return [replace(row, responses=responses, scores=tuple(row.scores[i] for i in order))]

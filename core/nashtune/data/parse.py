@@ -74,6 +74,12 @@ class Ranked:
     scores: tuple[float, ...]
     where: str
 
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Of each answer, how many different scores are above its own: 0 for the best, the same for equal scores."""
+        order = sorted(set(self.scores), reverse=True)
+        return tuple(order.index(score) for score in self.scores)
+
 
 def parse_row(data: Mapping[str, Any], where: str) -> Pair | Example | Ranked:
     """Tell the format of a row by its columns, and read it; null columns count as absent.

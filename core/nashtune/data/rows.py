@@ -36,7 +36,7 @@ class RowSet:
         unused: Columns that nothing reads, with the number of rows that have them.
         duplicates: Pairs, examples or lists that repeat an earlier one exactly.
         no_pair: Ranked rows whose scores are all equal, so that they give no pair and no list.
-        ties: Ranked lists in which some scores are equal, which stay in the order of the file.
+        ties: Ranked lists in which some scores are equal; nothing is learnt of which of these answers is better.
         p_chosen_unused: Rows whose p_chosen is not used.
         contradictions: Rows among these with p_chosen below 0.5: the hard label says the opposite.
         margins: Pairs with a margin that is read.
@@ -78,7 +78,7 @@ class RowSet:
         if self.no_pair:
             notes.append(f"{self.no_pair} ranked rows give no pair: their scores are equal")
         if self.ties:
-            notes.append(f"{self.ties} ranked lists have equal scores; among these the order of the file counts")
+            notes.append(f"{self.ties} ranked lists have equal scores; these answers are not compared")
         return notes
 
 

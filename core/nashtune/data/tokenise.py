@@ -33,6 +33,7 @@ class TokenRow:
         p_chosen: Probability that chosen is better, when labels are soft.
         margin: By how much chosen should win, where the loss reads it.
         desirable: Label of an example.
+        levels: Of each completion of a ranked list, 0 for the best and the same for equal scores; None for other kinds.
         where: `file:line`.
         prompt_text: The prompt's text, or its last message's.
     """
@@ -42,6 +43,7 @@ class TokenRow:
     p_chosen: float | None = None
     margin: float | None = None
     desirable: bool | None = None
+    levels: tuple[int, ...] | None = None
     where: str
     prompt_text: str
 
@@ -211,5 +213,6 @@ def fingerprint(rows: Iterable[TokenRow]) -> str:
         for ids in (row.prompt_ids, *row.completions):
             digest.update(np.asarray([len(ids), *ids], dtype="<i8").tobytes())
         margin = () if row.margin is None else (row.margin,)
-        digest.update(repr((row.p_chosen, row.desirable, *margin)).encode())
+        tied = () if row.levels is None or len(set(row.levels)) == len(row.levels) else (row.levels,)
+        digest.update(repr((row.p_chosen, row.desirable, *margin, *tied)).encode())
     return digest.hexdigest()

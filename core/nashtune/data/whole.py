@@ -45,14 +45,13 @@ def tokenise_whole(
         split: Its name, for the report.
 
     Raises:
-        InputError: a row that does not fit the template, whose answers are the same tokens, or that is too long while
-            overflow is "error"; or when no row is left.
+        InputError: a row that does not fit the template, whose answers are the same tokens or hold an EOS before their
+            end, or that is too long while overflow is "error"; or when no row is left.
     """
 
     def shorter(read: _Read) -> _Read | None:
         for text, completion in zip(read.texts, read.completions, strict=True):
-            kept_from = len(text.ids) - limits.max_length + 1
-            if kept_from > 1 and kept_from > conversations.before(as_asked(read.row.prompt), completion):
+            if conversations.cuts_answer(text, as_asked(read.row.prompt), completion, limits.max_length):
                 return None
         return _Read(read.row, tuple(text.last(limits.max_length) for text in read.texts))
 
@@ -74,7 +73,15 @@ def _read(found: RowSet, conversations: Conversations) -> Iterator[_Read]:
         except InputError as error:
             bad.append((row.where, str(error)))
             continue
-        if len({tuple(text.ids) for text in texts}) < len(texts):
+        if any(map(conversations.ends_early, read.completions)):
+            eos = conversations.tokenizer.eos_token
+            bad.append(
+                (
+                    row.where,
+                    f"an answer contains {eos} before its end, and no policy writes on behind it; cut or remove it",
+                )
+            )
+        elif len({tuple(text.ids) for text in texts}) < len(texts):
             bad.append((row.where, "two answers are the same tokens once the template has trimmed them"))
         yield _Read(row, texts)
     refuse_rows(bad)
@@ -87,6 +94,7 @@ def _token_row(read: _Read, soft: bool) -> TokenRow:
         completions=tuple(tuple(text.ids) for text in read.texts),
         p_chosen=row.p_chosen if isinstance(row, Pair) and soft else None,
         margin=row.margin if isinstance(row, Pair) else None,
+        levels=row.levels if isinstance(row, Ranked) else None,
         where=row.where,
         prompt_text=last_text(row.prompt),
     )

@@ -39,6 +39,7 @@ class Panel:
 
 
 BOTH = {"train": "training pairs", "val": "held-out pairs"}
+LISTS = {"train": "training lists", "val": "held-out lists"}
 
 
 def _both(name: str) -> dict[str, str]:
@@ -55,7 +56,11 @@ PANELS: dict[Kind, list[Panel]] = {
     ],
     "scores": [
         Panel("Loss", "nats", _both("loss")),
-        replace(ACCURACY, series=_both("accuracy") | _both("pairs_right")),  # ranked lists have the other
+        replace(
+            ACCURACY,
+            series=_both("accuracy")
+            | {f"{split}/best_over_worst": f"{label}, best over worst" for split, label in LISTS.items()},
+        ),
         Panel("Score margin", "better minus worse answer", _both("margin")),
         Panel(
             "Mean score",

@@ -60,7 +60,10 @@ class HeldOutRewards:
 def held_out_rewards(
     oracle: RewardOracle, prompts: Sequence[Prompt], answers: Mapping[str, Sequence[str]]
 ) -> HeldOutRewards:
-    """Score all answers in one call, since an ensemble may compare the answers of a prompt with one another.
+    """Score each policy's answers in a call of their own, so that its rewards depend on no other policy's answers.
+
+    An oracle that compares the answers of a prompt with one another has one of each here. What it then says of their
+    variance is 0 and means nothing, so that none is reported.
 
     Args:
         oracle: Gives the rewards.
@@ -70,15 +73,17 @@ def held_out_rewards(
     Raises:
         InputError: the oracle's rewards are not finite numbers, one for each answer.
     """
-    asked = [prompt for _ in answers for prompt in prompts]
-    found = scored(oracle, asked, [text for texts in answers.values() for text in texts])
-    means = dict(zip(answers, found.mean.double().cpu().chunk(len(answers)), strict=True))
-    variances = found.variance.double().cpu().chunk(len(answers)) if found.variance is not None else None
+    found = {name: scored(oracle, list(prompts), list(texts)) for name, texts in answers.items()}
+    variances = [one.variance for one in found.values() if one.variance is not None]
+    known = not oracle.counts_groups or any(bool(variance.any()) for variance in variances)
     policies = {
-        name: {**_mean(values), "variance": None if variances is None else float(variances[i].mean())}
-        for i, (name, values) in enumerate(means.items())
+        name: {
+            **_mean(one.mean.double().cpu()),
+            "variance": float(one.variance.double().mean()) if one.variance is not None and known else None,
+        }
+        for name, one in found.items()
     }
-    each = list(means.values())
+    each = [one.mean.double().cpu() for one in found.values()]
     return HeldOutRewards(policies, _mean(each[-1] - each[0]), len(prompts))
 
 

@@ -55,6 +55,8 @@ def print_report(
     rows: list[tuple[str, str]] = [("optimiser steps", f"{report['steps']}")]
     if "accuracy" in held_out:
         rows.append(("held-out preference accuracy", f"{held_out['accuracy']:.3f}   (chance: 0.500)"))
+    if "best_over_worst" in held_out:
+        rows.append(("held-out lists, best over worst", f"{held_out['best_over_worst']:.3f}   (chance: 0.500)"))
     if "margin" in held_out:
         rows.append(("held-out reward margin", f"{held_out['margin']:+.4f}"))
     if "loss" in held_out:

@@ -1,7 +1,9 @@
 """How well a reward model orders held-out answers, and how much of that is their length.
 
 The score of an ensemble is the mean over its members. Standard errors and intervals are over prompts: rows whose prompt
-ends in the same message are one cluster. A tie is half right.
+ends in the same message are one cluster. A tie of scores is half right; answers of the same rank make no pair. Where a
+label is soft, right is what agrees with it: with probability p that the better answer is better, a pair counts p where
+the model says so and 1 - p where it says the opposite.
 
 Legend: N = texts, L = lists, P = ordered pairs, K = members.
 """
@@ -40,7 +42,7 @@ def reward_report(held: HeldOutScores, prompts: Sequence[str], *, seed: int) -> 
         `lists`, `pairs`, `prompts`, `members`: how many. `accuracy`: share of pairs in which the better answer has the
         higher score, {mean, se, pairs}. `members_accuracy`: {min, mean, max, each}. `by_margin`: the same by quantiles
         of the distance between the scores; `by_length`: by quantiles of the better answer's extra tokens, and
-        `by_longer`: where it is longer, shorter, as long. `longer_is_better`: accuracy of always preferring the longer
+        `by_longer`: where it is longer, shorter, as long; a range is without its upper end, except the last. `longer_is_better`: accuracy of always preferring the longer
         answer (a tie counts one half), and by how much the model is better, with a bootstrap interval. `calibration`
         of sigmoid(difference of scores): `ece`, `log_loss`, `bins`. `agreement` of members (K > 1). `top_1`: share of
         lists whose best answer has the highest score (lists of more than two).
@@ -54,8 +56,8 @@ def reward_report(held: HeldOutScores, prompts: Sequence[str], *, seed: int) -> 
         return cluster_mean(values.numpy()[inside], weight_P[inside], cluster_P[inside]).as_dict()
 
     gap_P = pairs.gap.mean(-1)
-    right_P, longer_P = _right(gap_P), _right(pairs.length.double())
-    each = [mean(_right(gap))["mean"] for gap in pairs.gap.unbind(-1)]
+    right_P, longer_P = _right(gap_P, pairs.p), _right(pairs.length.double(), pairs.p)
+    each = [mean(_right(gap, pairs.p))["mean"] for gap in pairs.gap.unbind(-1)]
     above = (right_P - longer_P).numpy()
     low, high = bootstrap_interval(above, weight_P, cluster_P, seed=seed, resamples=RESAMPLES, level=LEVEL)
     report: dict[str, Any] = {
@@ -114,6 +116,9 @@ def comparison_report(held: HeldOutScores, prompts: Sequence[str]) -> dict[str, 
     odds_P2 = held.scores[whole, 0].reshape(-1, 2)
     row_P = held.row[whole].reshape(-1, 2)[:, 0]
     label_P = held.p_chosen[whole].reshape(-1, 2)[:, 0].nan_to_num(1.0)
+    other_P = label_P < 0.5  # the other answer is the better one: where one comes first, the other comes second
+    odds_P2 = torch.where(other_P.unsqueeze(-1), -odds_P2.flip(-1), odds_P2)
+    label_P = torch.where(other_P, 1.0 - label_P, label_P)
     cluster_P, prompts_seen = _clusters([prompts[2 * row] for row in row_P.tolist()])
     equal_P = np.ones(len(row_P))
 
@@ -121,17 +126,16 @@ def comparison_report(held: HeldOutScores, prompts: Sequence[str]) -> dict[str, 
         return cluster_mean(values.double().numpy(), equal_P, cluster_P).as_dict()
 
     p_P2 = odds_P2.sigmoid()
-    p_P = p_P2.mean(-1)
     flips_P = (odds_P2[:, 0] * odds_P2[:, 1] < 0).double()
     return {
         "kind": "comparisons",
         "pairs": len(row_P),
         "prompts": prompts_seen,
-        "accuracy": mean(_right(p_P - 0.5)),
-        "accuracy_first": mean(_right(odds_P2[:, 0])),
-        "accuracy_second": mean(_right(odds_P2[:, 1])),
+        "accuracy": mean(_right(odds_P2.sum(-1), label_P)),  # (p0 + p1)/2 > 1/2 where the log-odds' sum is > 0
+        "accuracy_first": mean(_right(odds_P2[:, 0], label_P)),
+        "accuracy_second": mean(_right(odds_P2[:, 1], label_P)),
         "position_bias": {"flips": mean(flips_P), "first": mean((p_P2[:, 0] + 1 - p_P2[:, 1]) / 2)},
-        "calibration": calibration(p_P.logit(), label_P),
+        "calibration": calibration(_log_odds_of_mean(odds_P2), label_P),
     }
 
 
@@ -171,15 +175,17 @@ def agreement(gap_PK: Tensor, weight_P: Tensor) -> dict[str, float | None]:
 
 
 def top_1(held: HeldOutScores) -> tuple[Tensor, Tensor]:
-    """Of each list, whether its best answer has the highest mean score (L,), and its row (L,).
+    """Of each list, whether its best answer, or one of several, has the highest mean score (L,), and its row (L,).
 
-    Where several have the highest score, the best answer gets its share if it is among them.
+    Where several have the highest score, the best ones get their share of them.
     """
     row_L, size_L = torch.unique_consecutive(held.row, return_counts=True)
+    sizes = size_L.tolist()
+    levels = torch.split(held.place if held.level is None else held.level, sizes)
     found = []
-    for scores in torch.split(held.scores.mean(-1), size_L.tolist()):
+    for scores, level in zip(torch.split(held.scores.mean(-1), sizes), levels, strict=True):
         highest = scores == scores.max()
-        found.append(highest[0].double() / highest.sum())
+        found.append(highest[level == 0].sum().double() / highest.sum())
     return torch.stack(found), row_L
 
 
@@ -195,8 +201,14 @@ def quantile_buckets(values_P: NDArray[np.float64], count: int) -> list[tuple[di
     return [({"from": float(low), "to": float(high)}, place_P == i) for i, (low, high) in enumerate(pairwise(edges))]
 
 
-def _right(gap_P: Tensor) -> Tensor:
-    return 0.5 * (1.0 + gap_P.sign())
+def _right(gap_P: Tensor, label_P: Tensor) -> Tensor:
+    """Agreement with the label that is to be expected."""
+    return 0.5 * (1.0 + (2.0 * label_P - 1.0) * gap_P.sign())
+
+
+def _log_odds_of_mean(odds_P2: Tensor) -> Tensor:
+    """Log-odds of the mean of two probabilities, from their log-odds; finite where the probabilities round to 1."""
+    return logsigmoid(odds_P2).logsumexp(-1) - logsigmoid(-odds_P2).logsumexp(-1)
 
 
 def _clusters(names: Sequence[str]) -> tuple[NDArray[np.int64], int]:

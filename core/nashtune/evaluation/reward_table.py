@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -42,9 +42,9 @@ def _score_rows(report: Mapping[str, Any]) -> list[Rows]:
         first.append(("single members: worst / mean / best", worst_mean_best, ""))
     interval = f"{above['mean']:+.3f} ({above['low']:+.3f} to {above['high']:+.3f})"
     first += [("longer is better", *_cells(longer)), ("above longer is better", interval, "")]
-    by_margin = [(f"scores apart {_range(one)}", *_cells(one)) for one in report["by_margin"]]
+    by_margin = [(f"scores apart {text}", *_cells(one)) for text, one in _ranges(report["by_margin"], ".3g")]
     by_length: Rows = [(f"better answer {name}", *_cells(one)) for name, one in _named(report["by_longer"])]
-    by_length += [(f"its extra tokens {_range(one, ':+.0f')}", *_cells(one)) for one in report["by_length"]]
+    by_length += [(f"its extra tokens {text}", *_cells(one)) for text, one in _ranges(report["by_length"], "+g")]
     found = [first, by_margin, by_length]
     if agree is not None:
         spread = NOTHING if agree["spread"] is None else f"{agree['spread']:.3f}"
@@ -87,9 +87,13 @@ def _named(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(words[name], one) for name, one in found.items() if one["pairs"]]
 
 
-def _range(bucket: Mapping[str, Any], form: str = ":.3g") -> str:
-    low, high = (f"{{{form}}}".format(bucket[end]) for end in ("from", "to"))
-    return f"{low} to {high}"
+def _ranges(buckets: Sequence[Mapping[str, Any]], form: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """Each with its range in words: all but the last one end before the next begins."""
+    found = []
+    for i, one in enumerate(buckets):
+        below = "below " if i < len(buckets) - 1 else ""
+        found.append((f"{one['from']:{form}} to {below}{one['to']:{form}}", one))
+    return found
 
 
 def _cells(found: Mapping[str, Any]) -> tuple[str, str]:

@@ -8,6 +8,8 @@ Over ranked lists, one list per prompt, best first:
 
     {"scores": [[1.0, 0.2, -0.3], [0.5, 0.9]]}
 
+and, where some have the same rank, the ranks: "levels": [[0, 1, 1], [0, 1]].
+
 Legend: L = lists (a pair is one of two), N = completions of all of them, K = members.
 """
 
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,7 +38,7 @@ COLUMNS = {"margin": "uses_margin", "p_chosen": "uses_p_chosen"}
 
 def score_inputs(loss: Loss) -> list[str]:
     """Every input name that a vector of this loss may use."""
-    return [*(LISTS if loss.rows == "ranked" else (*SIDES, *COLUMNS)), "share"]
+    return [*((*LISTS, "levels") if loss.rows == "ranked" else (*SIDES, *COLUMNS)), "share"]
 
 
 def read_scores(inputs: Mapping[str, Any], loss: Loss, where: str) -> tuple[ScoreBatch, dict[str, Tensor]]:
@@ -71,6 +73,8 @@ def read_scores(inputs: Mapping[str, Any], loss: Loss, where: str) -> tuple[Scor
         scores = torch.stack((chosen, rejected), dim=1).flatten(0, 1)
     columns = {name: _column(inputs[name], (len(sizes),), f"{where}.{name}") for name in COLUMNS if name in inputs}
     scores_NK = scores if scores.ndim == 2 else scores.unsqueeze(-1)
+    if "levels" in inputs:
+        columns["levels"] = _levels(inputs["levels"], sizes.tolist(), f"{where}.levels")
     if "share" in inputs:
         columns["share"] = _column(inputs["share"], (len(sizes), scores_NK.shape[1]), f"{where}.share")
     if "p_chosen" in columns and bool((columns["p_chosen"] > 1).any()):
@@ -115,6 +119,22 @@ def _numbers(value: Any, where: str) -> Tensor:
             f"{where}: {value!r}; give one finite score per completion, or for each a list with one per member"
         )
     return torch.tensor(rows, dtype=torch.float64).requires_grad_()
+
+
+def _levels(value: Any, sizes: Sequence[int], where: str) -> Tensor:
+    """Rank of every completion (N,)."""
+    fits = isinstance(value, list) and [len(one) if isinstance(one, list) else 0 for one in value] == list(sizes)
+    if not fits or not all(map(_are_ranks, value)):
+        raise InputError(
+            f"{where}: {value!r}; give a list for each list of scores, with ranks from 0 that rise by 0 or 1 and are not "
+            f"all equal, such as {list(range(sizes[0]))}"
+        )
+    return torch.tensor(list(chain.from_iterable(value)))
+
+
+def _are_ranks(one: Sequence[Any]) -> bool:
+    whole = all(isinstance(rank, int) and not isinstance(rank, bool) for rank in one)
+    return whole and one[0] == 0 < one[-1] and all(after - before in (0, 1) for before, after in pairwise(one))
 
 
 def _column(value: Any, shape: Sequence[int], where: str) -> Tensor:

@@ -42,6 +42,8 @@ class TokenBatch:
         variance: Variance of the oracle's reward of each completion (N,), where it knows it.
         margin: By how much chosen should win, >= 0, in the units of a reward (B,).
         sizes: Completions of each ranked list (L,).
+        levels: Place of each completion in its ranked list, 0 for the best and the same where scores are equal (N,);
+            absent: all differ.
         share: Weight of each row in the loss of each ensemble member (B, K) or (L, K); absent: 1.
         finished: Whether each rollout ended by EOS or a stop string, and not at the length limit (N,).
         group: Which prompt each rollout answers: a number within its round (N,).
@@ -63,6 +65,7 @@ class TokenBatch:
     variance: Tensor | None = None
     margin: Tensor | None = None
     sizes: Tensor | None = None
+    levels: Tensor | None = None
     share: Tensor | None = None
     finished: Tensor | None = None
     group: Tensor | None = None
@@ -237,6 +240,8 @@ class ScoreBatch:
     Args:
         scores: Score of each completion by each member, with gradient, the lists one after another (N, K).
         sizes: Completions of each list, >= 2 (L,).
+        levels: Place of each completion in its list, 0 for the best, and the same for those of which none is better
+            (N,); not decreasing within a list, whose first and last one differ. None: all differ.
         margin: By how much the first of a list of two should win, >= 0 (L,).
         p_chosen: P(first > second), in [0, 1], of lists of two (L,).
         share: Weight of each list in each member's loss (L, K); None: 1. Members read the data in orders of their own.
@@ -244,6 +249,7 @@ class ScoreBatch:
 
     scores: Tensor
     sizes: Tensor
+    levels: Tensor | None = None
     margin: Tensor | None = None
     p_chosen: Tensor | None = None
     share: Tensor | None = None

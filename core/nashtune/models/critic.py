@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nashtune.errors import InputError
 from nashtune.logprobs.positions import model_inputs, predicted
-from nashtune.models.locate import locate
+from nashtune.models.locate import locate, resolve_export
 from nashtune.models.preflight import load_tokenizer
 from nashtune.models.reward_folder import head_width, read_reward_file
 from nashtune.models.reward_head import last_hidden
@@ -78,7 +78,7 @@ def make_critic(init: str, policy: HFPolicy, path: str | None) -> nn.Module:
     Args:
         init: "zero", or "reward_model" for a copy of the oracle's.
         policy: Loaded.
-        path: The oracle's folder, where it has one.
+        path: The oracle's folder, where it has one; a run folder stands for its export.
 
     Raises:
         InputError: the oracle is no single reward model with weights of its own, or its tokens are not the policy's.
@@ -88,11 +88,11 @@ def make_critic(init: str, policy: HFPolicy, path: str | None) -> nn.Module:
     option = "spec.loss.value_init: reward_model (spec.oracle.path)"
     if path is None:
         raise InputError(f"{option}: the spec's oracle has no folder that a critic could start from; use zero")
-    folder = locate(path, option)
+    folder = locate(str(resolve_export(path, option)), option)
     members = head_width(folder, option)
     if members is None:
         raise InputError(f"{option}: {path} is a language model without a score head; use zero")
-    if load_tokenizer(policy.config.path).get_vocab() != load_tokenizer(path, option).get_vocab():
+    if load_tokenizer(policy.config.path).get_vocab() != load_tokenizer(folder.path, option).get_vocab():
         raise InputError(f"{option}: {path} has another vocabulary, and a critic reads the policy's tokens; use zero")
     head = HeadSpec(members=members)
     attention = policy.config.attention

@@ -11,6 +11,7 @@ from typing import Any
 from nashtune.errors import InputError, nearest
 
 ADAPTER_CONFIG = "adapter_config.json"
+RUN_FILE, CHECKPOINTS, EXPORT = "config.yaml", "checkpoints", "export"  # what a run folder holds
 TOKENIZER_MODELS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 TOKENIZER_FILES = (
     *TOKENIZER_MODELS,
@@ -137,6 +138,32 @@ def locate(path: str, option: str = "policy.path") -> ModelFolder:
         raise InputError(f"{option}: the adapter's base model {base} has no config.json")
     own_tokenizer = any((folder / name).is_file() for name in TOKENIZER_MODELS)
     return ModelFolder(path=folder, base=base, tokenizer=folder if own_tokenizer else base)
+
+
+def model_in(folder: Path) -> Path | None:
+    """The model in a folder: itself, or the `export` of a run folder."""
+    for place in (folder, folder / EXPORT):
+        if any((place / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
+            return place
+    return None
+
+
+def resolve_export(path: str, option: str) -> Path:
+    """As `resolve_model_path`, where a run folder stands for the model that the run exported.
+
+    Raises:
+        InputError: there is no such folder, or it is of a run that has exported nothing yet.
+    """
+    folder = resolve_model_path(path, option)
+    if not (folder / RUN_FILE).is_file():
+        return folder
+    found = model_in(folder)
+    if found is None and (folder / CHECKPOINTS).is_dir():
+        raise InputError(
+            f"{option}: {path} is the folder of a run that has exported no model yet; let it end, or export its newest "
+            f"checkpoint: nashtune export {path}"
+        )
+    return found or folder
 
 
 def _base_of_adapter(named: str, adapter: Path, option: str) -> Path:

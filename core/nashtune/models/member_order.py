@@ -9,8 +9,9 @@ Legend: B = rows of a micro-batch, K = members.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nashtune.errors import InputError
 from nashtune.spec.model import HeadSpec
@@ -47,15 +48,45 @@ def _reads_late(row: int, member: int, seed: int, both: int) -> bool:
     return bool(digest[bit // 8] >> (bit % 8) & 1)
 
 
-def check_passes(head: HeadSpec, max_epochs: int | None) -> None:
+WHOLE: dict[str, tuple[type, float]] = {"limit_train_batches": (float, 1.0), "overfit_batches": (float, 0.0)}
+"""Option of Lightning's Trainer that shortens epochs -> the value that does not; as a whole number 1 is one batch."""
+
+
+def check_passes(head: HeadSpec, trainer: Mapping[str, Any]) -> str | None:
     """Whether a run lets every member read every row equally often.
 
+    Args:
+        head: Of the spec.
+        trainer: Settings of the run's trainer.
+
+    Returns:
+        A note, where `max_steps` may end the run earlier.
+
     Raises:
-        InputError: `head.own_order` and no even number of epochs.
+        InputError: `head.own_order`, and no even number of whole epochs.
     """
-    if head.own_order and (max_epochs is None or max_epochs < 2 or max_epochs % 2):
-        given = "not given" if max_epochs is None else str(max_epochs)
+    if not head.own_order:
+        return None
+    why, epochs = "with head.own_order a member reads every row once in two epochs", trainer.get("max_epochs")
+    if epochs is None or epochs < 2 or epochs % 2:
         raise InputError(
-            f"trainer.max_epochs: {given}, but with head.own_order a member reads every row once in two epochs; give "
-            "an even number such as 2, or --spec.head.own_order false"
+            f"trainer.max_epochs: {'not given' if epochs is None else epochs}, but {why}; give an even number such as "
+            "2, or --spec.head.own_order false"
         )
+    given = {name: value for name, value in trainer.items() if value is not None}
+    cut = [name for name, (kind, all_of_it) in WHOLE.items() if not _is(given.get(name, all_of_it), kind, all_of_it)]
+    if cut := [*cut, *(["max_time"] if "max_time" in given else [])]:
+        raise InputError(
+            f"trainer.{cut[0]}: {given[cut[0]]}, but {why}, and these would not be whole; leave it out (data.limit uses "
+            "fewer rows, trainer.max_epochs fewer passes), or --spec.head.own_order false"
+        )
+    if given.get("max_steps", -1) < 0:
+        return None
+    return (
+        f"trainer.max_steps: {given['max_steps']} may end the run in the middle of two epochs; {why}, so that members "
+        "would then have read different rows, and not equally many"
+    )
+
+
+def _is(value: Any, kind: type, whole: float) -> bool:
+    return value == whole and (isinstance(value, kind) or not value)

@@ -87,8 +87,11 @@ def chosen(batch: TokenBatch) -> TokenBatch:
 def normalise(policy: RewardPolicy, data: PreferenceData) -> None:
     """At the end of training: give the policy all that consumers of its folder must know.
 
-    That is the template and the longest text of the data, and, where `head.normalise` says so, gain and bias.
+    That is template and length of the data's texts, and, where `head.normalise` says so, gain and bias. These are
+    measured as a reader of the folder computes scores: not under the steps' autocast, and not from what a frozen trunk
+    said under it.
     """
+    policy.forget()
     policy.template, policy.max_length = data.template, data.limits.whole
     kind = policy.head.normalise
     policy.normaliser = Normaliser.identity(policy.members) if kind == "none" else measure(policy, _some(data), kind)

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_utilities.core.rank_zero import rank_zero_info
+
 from nashtune.errors import InputError, nearest
 from nashtune.models.config import LoraSettings, PolicyConfig
 from nashtune.models.locate import TOKENIZER_MODELS, ModelFolder, locate, read_json
-from nashtune.models.reward_folder import check_kind
+from nashtune.models.reward_folder import check_kind, unused_scale
 from nashtune.spec.model import HeadSpec
 
 SFT_TRAP = (
@@ -49,6 +51,8 @@ def preflight(
     for name, reference in (references or {}).items():
         _check_reference(reference, folder, config, f"spec.references.{name}")
     check_kind(folder, config.lora, head, f"{option}.path")
+    if head is not None and (note := unused_scale(folder, head, f"{option}.path")) is not None:
+        rank_zero_info(f"note: {note}")
     if config.lora is not None:
         check_lora(folder, config.lora, f"{option}.lora", scores=head is not None)
     return folder

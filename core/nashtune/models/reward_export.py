@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+from lightning_utilities.core.rank_zero import rank_zero_info
+
 from nashtune.data.conversations import Conversations, Rendering
+from nashtune.errors import InputError
 from nashtune.models.reward_folder import RewardFile
 
 CONFIG, TOKENIZER_CONFIG, TOKEN_MAP = "config.json", "tokenizer_config.json", "special_tokens_map.json"
@@ -27,14 +30,23 @@ def finish_export(folder: Path, facts: RewardFile, tokenizer: Any) -> None:
         folder: A saved model or adapter, with its tokenizer.
         facts: What consumers must know.
         tokenizer: The one that the model was trained with.
+
+    Raises:
+        InputError: the chat template cannot be made to end where the score is read.
     """
     facts.write(folder)
     rendering = cast(Rendering, facts.template)
     trained = Conversations(tokenizer, rendering, str(folder), ends_at_eos=True).encode("a", "b").ids
     if trained != Conversations(tokenizer, rendering, str(folder)).encode("a", "b").ids:
-        _end_at_eos(folder / TEMPLATE)
+        _end_at_eos(folder, tokenizer)
     end = trained[-1]
     pad = padding_token(tokenizer, end)
+    if pad is None:
+        rank_zero_info(
+            f"note: the tokenizer of {folder.name} has no special token but {tokenizer.convert_ids_to_tokens(end)}, "
+            "which ends texts, and so none to pad with. Plain transformers then reads the score of a padded text one "
+            "token early, or refuses it; nashtune's oracles read it where it was trained"
+        )
     if pad is not None and pad != tokenizer.pad_token:
         for name in (TOKENIZER_CONFIG, TOKEN_MAP):
             if (folder / name).is_file():
@@ -62,17 +74,46 @@ def padding_token(tokenizer: Any, end: int) -> str | None:
     return next((token for token in usual if token is not None and token not in kept_out), None)
 
 
-def _end_at_eos(file: Path) -> None:
-    """Wrap a chat template so that nothing follows the last turn; a prompt for another turn stays as it is."""
-    text = file.read_text(encoding="utf-8")
-    begin, close = "{% set nashtune_text %}", "{% endset %}"
+def _end_at_eos(folder: Path, tokenizer: Any) -> None:
+    """Wrap the chat template so that nothing follows the last turn; a prompt for another turn stays as it is.
+
+    Older folders keep the template in the tokenizer's config, so it is taken from the tokenizer that read it.
+    """
+    text = str(tokenizer.get_chat_template())
+    # Templates are rendered with trim_blocks and lstrip_blocks, and without the newline that ends their source: the
+    # newline behind the first tag is the one that is trimmed, and the empty text keeps spaces before the last tag.
+    begin, close = "{% set nashtune_text %}\n", "{{ '' }}{% endset %}"
     shown = "{% if add_generation_prompt %}{{ nashtune_text }}{% else %}{{ nashtune_text.rstrip() }}{% endif %}"
-    file.write_text(begin + text + close + shown, encoding="utf-8")
+    wrapped = begin + text.removesuffix("\n") + close + shown
+    _check_same_text(tokenizer, text, wrapped)
+    (folder / TEMPLATE).write_text(wrapped, encoding="utf-8")
+    if (folder / TOKENIZER_CONFIG).is_file():
+        _change(folder / TOKENIZER_CONFIG, chat_template=None)
+
+
+def _check_same_text(tokenizer: Any, before: str, after: str) -> None:
+    """Raise `InputError` where two templates differ in more than the whitespace behind the last turn."""
+    asked = [{"role": "user", "content": "a"}]
+    answered = [*asked, {"role": "assistant", "content": "b"}]
+    for turns, opens in ((answered, False), ([*answered, *asked, answered[1]], False), (asked, True)):
+        found = [
+            tokenizer.apply_chat_template(turns, chat_template=one, tokenize=False, add_generation_prompt=opens)
+            for one in (before, after)
+        ]
+        expected = found[0] if opens else found[0].rstrip()
+        if found[1] != expected:
+            raise InputError(
+                f"export: the chat template cannot be saved so that it ends where the score is read: it would give "
+                f"{found[1]!r} and not {expected!r}. Put a chat_template.jinja into policy.path that writes nothing "
+                "behind the last turn, and train again, or use data.template: plain"
+            )
 
 
 def _change(file: Path, **values: Any) -> None:
-    content = json.loads(file.read_text(encoding="utf-8"))
-    file.write_text(json.dumps({**content, **values}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Set values of a JSON file, and drop those that are None."""
+    content = {**json.loads(file.read_text(encoding="utf-8")), **values}
+    kept = {name: value for name, value in content.items() if name not in values or value is not None}
+    file.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _set_padding(file: Path, pad: int) -> None:

@@ -32,7 +32,7 @@ class RewardFile:
         gain: Of each output, > 0.
         bias: Of each output, in units of the reward.
         template: "chat": the whole conversation through the chat template; "plain": prompt and answer put together.
-        max_length: Longest text in tokens that was trained on.
+        max_length: Tokens that a text might have in training (`data.max_length`, and no more than the model reads).
         base: The base model, where the folder is an adapter.
     """
 
@@ -68,6 +68,26 @@ def read_reward_file(folder: Path, option: str) -> RewardFile | None:
             f"{option}: {file} has {len(found.gain)} gains and {len(found.bias)} biases for {found.members} members"
         )
     return found
+
+
+def unused_scale(folder: ModelFolder, head: HeadSpec, option: str) -> str | None:
+    """What to say where training starts from a reward model with gain and bias, and ends without them.
+
+    Args:
+        folder: That training starts from.
+        head: What the spec says.
+        option: Where the user named the folder.
+
+    Returns:
+        None where nothing is lost.
+    """
+    file = read_reward_file(folder.path, option)
+    if file is None or head.normalise != "none" or (set(file.gain) <= {1.0} and set(file.bias) <= {0.0}):
+        return None
+    return (
+        f"{option}: {folder.path} has a gain and a bias, which are not carried over: with head.normalise: none the "
+        "trained model's scores are used as they are. Measure them anew with --spec.head.normalise gain_bias (or bias)"
+    )
 
 
 def is_classifier(config: Mapping[str, Any]) -> bool:

@@ -48,7 +48,7 @@ class RewardPolicy(HFPolicy):
     Attributes:
         normaliser: What is stored beside the weights; see `normaliser.normalise`.
         template: How prompt and answer become one text, for the folder's consumers.
-        max_length: Longest text in tokens, for the folder's consumers.
+        max_length: Tokens that a text may have, for the folder's consumers.
     """
 
     task: ClassVar[Task] = "SEQ_CLS"
@@ -123,6 +123,10 @@ class RewardPolicy(HFPolicy):
                 batch = completion_batch([((), sequences[i]) for i in chunk]).to(self.device)
                 last_NH = self._last_hidden(batch).float().cpu()
                 self._remembered.update(zip([names[i] for i in chunk], last_NH.clone(), strict=True))
+
+    def forget(self) -> None:
+        """Let go of what `remember` kept: `scores` runs the trunk again, under the autocast of its caller."""
+        self._remembered = {}
 
     def _last_hidden(self, batch: TokenBatch) -> Tensor:
         base = base_model(self.loaded())

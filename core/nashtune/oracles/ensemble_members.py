@@ -13,7 +13,7 @@ import torch
 
 from nashtune.errors import InputError
 from nashtune.models.loading import refuse_missing
-from nashtune.models.locate import ADAPTER_CONFIG, resolve_model_path
+from nashtune.models.locate import model_in, resolve_export
 from nashtune.oracles.reward_adapters import load_adapters
 from nashtune.oracles.reward_weights import RewardFolder, check_reward_folder, load_classifier
 
@@ -38,7 +38,7 @@ def find_members(path: str | None, paths: Sequence[str] | None, members: int | N
             "folder with a folder for each member) and --spec.oracle.paths '[FOLDER, FOLDER]'"
         )
     if path is not None:
-        root = resolve_model_path(path, PATH)
+        root = resolve_export(path, PATH)
         if model_in(root) == root:
             return [_with_heads(check_reward_folder(path, PATH), members)]
         found = [check_reward_folder(str(folder), PATH) for folder in _member_folders(root)]
@@ -69,14 +69,6 @@ def _with_heads(folder: RewardFolder, members: int | None) -> RewardFolder:
             f"scores are no rewards; if each output is a reward, say so: --spec.oracle.members {folder.outputs}"
         )
     return folder
-
-
-def model_in(folder: Path) -> Path | None:
-    """The model in a member's folder: itself, or the `export` of a run folder."""
-    for place in (folder, folder / "export"):
-        if any((place / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
-            return place
-    return None
 
 
 def _member_folders(root: Path) -> list[Path]:

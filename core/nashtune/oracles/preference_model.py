@@ -15,14 +15,15 @@ from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from nashtune.data.budget import budget_batches, padded
-from nashtune.data.comparisons import ANSWERS, PLACES, QUESTION, Questions
+from nashtune.data.comparisons import PLACES, Questions
 from nashtune.data.messages import RowError
 from nashtune.data.texts import check_lengths, check_template
 from nashtune.errors import InputError
 from nashtune.interfaces.oracle import PreferenceOracle, Prompt
 from nashtune.models.loading import load_model
-from nashtune.models.locate import ModelFolder
+from nashtune.models.locate import ModelFolder, resolve_export
 from nashtune.models.mode import frozen_mode
+from nashtune.models.preference_file import PreferenceFile, read_preference_file
 from nashtune.models.preflight import check_folder, has_chat_template, load_tokenizer
 from nashtune.oracles.frozen import Device, pick_device
 from nashtune.oracles.probability import both_orders
@@ -38,12 +39,14 @@ class PreferenceModelOracle(PreferenceOracle):
 
     Args:
         path: Folder of a Hugging Face causal LM, or of a LoRA adapter for one (merged on loading); `hub:owner/name` and
-            `demo:smollm2` work too.
+            `demo:smollm2` work too, and a run folder stands for its export.
         prompt_template: The question, with {prompt}, {first} and {second}; a prompt of several messages is written
-            with `role:` before each turn. Default: that of RLHFlow's pair-preference-model.
-        tokens: What the model answers where the first answer is better and where the second is; one token each.
+            with `role:` before each turn. None: what the folder of a model that nashtune trained says, else that of
+            RLHFlow's pair-preference-model.
+        tokens: What the model answers where the first answer is better and where the second is; one token each. None:
+            what the folder says, else A and B.
         template: `chat`: the question is a message of the user, and the answer token is the first of the assistant's
-            turn; `plain`: the token after the question.
+            turn; `plain`: the token after the question. None: what the folder says, else `chat`.
         batch_tokens: Tokens of a forward pass, padding included.
         precision: Of the weights, fp32 or bf16.
         device: `auto` is a GPU where there is one.
@@ -55,22 +58,24 @@ class PreferenceModelOracle(PreferenceOracle):
         self,
         *,
         path: str,
-        prompt_template: str = QUESTION,
-        tokens: tuple[str, str] = ANSWERS,
-        template: Literal["chat", "plain"] = "chat",
+        prompt_template: str | None = None,
+        tokens: tuple[str, str] | None = None,
+        template: Literal["chat", "plain"] | None = None,
         batch_tokens: PositiveInt = 8192,
         precision: Literal["fp32", "bf16"] = "fp32",
         device: Device = "auto",
     ) -> None:
-        check_template(prompt_template, PLACES, "oracle.prompt_template")
+        if prompt_template is not None:
+            check_template(prompt_template, PLACES, "oracle.prompt_template")
         self.path = path
         self.prompt_template = prompt_template
-        self.tokens = tuple(tokens)
+        self.tokens = tokens
         self.template = template
         self.batch_tokens = batch_tokens
         self.precision = precision
         self.device = device
         self._folder: ModelFolder | None = None
+        self._trained = PreferenceFile()
         self._encoder: Questions | None = None
         self._model: Any = None
         self._counts: Counter[str] = Counter()
@@ -81,20 +86,29 @@ class PreferenceModelOracle(PreferenceOracle):
         Raises:
             InputError: one of them does not fit.
         """
-        self._folder = check_folder(self.path, chat=False, option=OPTION)
+        path = str(resolve_export(self.path, OPTION))
+        self._folder = check_folder(path, chat=False, option=OPTION)
+        self._trained = read_preference_file(self._folder.path, OPTION) or PreferenceFile()
+        template = self.template or self._trained.template
         pick_device(self.device)
-        if self.template == "chat" and not has_chat_template(self._folder.tokenizer):
+        if template == "chat" and not has_chat_template(self._folder.tokenizer):
             raise InputError(
                 f"oracle.template: chat, but the tokenizer of {self.path} has no chat template; set oracle.template: "
                 "plain, or add chat_template.jinja to the folder"
             )
-        tokenizer = load_tokenizer(self.path, OPTION)
         self._encoder = Questions(
-            tokenizer, self.template, question=self.prompt_template, answers=self.tokens, option="oracle.tokens"
+            load_tokenizer(path, OPTION),
+            template,
+            question=self.prompt_template or self._trained.question,
+            answers=tuple(self.tokens or self._trained.answers),
+            option="oracle.tokens",
         )
 
     def counts(self) -> Mapping[str, int]:
-        """Comparisons, and those whose two orders name different winners: there the position decides."""
+        """Comparisons, and those whose two orders name different winners: there the position decides.
+
+        Of a model that nashtune trained also the questions, both orders counted, that are longer than any in training.
+        """
         return dict(self._counts)
 
     def compare(self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> Tensor:
@@ -133,6 +147,8 @@ class PreferenceModelOracle(PreferenceOracle):
                 f"oracle: a question of {longest} tokens, and {self.path} has {places} positions; lower "
                 "sampler.max_new_tokens, or use a model that reads more"
             )
+        if self._trained.max_length is not None:  # of a question with the answer token behind it
+            self._counts["longer_than_trained"] += sum(len(ids) >= self._trained.max_length for ids in questions)
         kept = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
         device, answers = next(model.parameters()).device, list(self._prepared().answers)
         says_first_M = torch.empty(len(questions), dtype=torch.float64)

@@ -107,7 +107,7 @@ class RewardEnsembleOracle(RewardOracle):
         self._check_estimate(self._reader.members)
 
     def counts(self) -> Mapping[str, int]:
-        """Texts that were scored, and how many of them lost the beginning of their prompt."""
+        """Texts that were scored, and how many of them lost the beginning of their prompt, or of their answer too."""
         return dict(self._reader.counts) if self._reader is not None else {}
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Rewards:

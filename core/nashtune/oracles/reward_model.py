@@ -27,14 +27,15 @@ class RewardModelOracle(RewardOracle):
 
     Args:
         path: Folder of a Hugging Face AutoModelForSequenceClassification with one label, or of a LoRA adapter with the
-            score head saved in it, the tokenizer beside it; `hub:owner/name` works too. Of a reward model that nashtune
-            trained, the folder's gain and bias are applied.
+            score head saved in it, the tokenizer beside it; `hub:owner/name` works too, and a run folder stands for its
+            export. Of a reward model that nashtune trained, the folder's gain and bias are applied.
         template: How prompt and completion become one text. `chat`: the whole conversation through the tokenizer's chat
             template, as reward models for chats are trained; `plain`: prompt, completion and EOS put together, with
             what the tokenizer puts before a text; `pair`: two segments, as encoders such as DeBERTa read them. None:
             what the folder of a model that nashtune trained says, else `chat`.
         max_length: Longest input in tokens; the prompt's beginning is cut off where it is longer (counted as
-            `shortened`). None: what the model and its tokenizer allow, and no more than in nashtune's training of it.
+            `shortened`), and the answer's where it is longer by itself (`answers_cut`). None: what the model and its
+            tokenizer allow, and no more than in nashtune's training of it.
         batch_tokens: Tokens of a forward pass, padding included.
         precision: Of the weights, fp32 or bf16.
         device: `auto` is a GPU where there is one.
@@ -83,7 +84,7 @@ class RewardModelOracle(RewardOracle):
         )
 
     def counts(self) -> Mapping[str, int]:
-        """Texts that were scored, and how many of them lost the beginning of their prompt."""
+        """Texts that were scored, and how many of them lost the beginning of their prompt, or of their answer too."""
         return dict(self._reader.counts) if self._reader is not None else {}
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Rewards:

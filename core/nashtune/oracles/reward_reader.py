@@ -29,6 +29,9 @@ from nashtune.oracles.reward_weights import RewardFolder
 class RewardReader:
     """Scores texts with all members; the weights are loaded with the first text.
 
+    `counts` has the texts that were scored; those that lost their beginning (`shortened`); and those among them where
+    that was not the prompt's alone, but the answer's too (`answers_cut`).
+
     Args:
         folders: The reward models, looked at.
         template: As the oracles take it; None: what the folders say, else "chat".
@@ -81,8 +84,11 @@ class RewardReader:
             self.texts.encode(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)
         ]
         rows = [row.last(limit) for row in encoded]
+        given = zip(encoded, prompts, completions, strict=True)
+        cut = [self.texts.cuts_answer(*one, limit) for one in given if len(one[0].ids) > limit]
         self.counts["scored"] += len(rows)
-        self.counts["shortened"] += sum(len(row.ids) > limit for row in encoded)
+        self.counts["shortened"] += len(cut)
+        self.counts["answers_cut"] += sum(cut)
         raw_NK = torch.empty(len(rows), self.members, dtype=torch.float64)
         for part in parts:
             for adapter, columns in part.views.items():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nashtune.errors import InputError
 from nashtune.models.loading import readable
-from nashtune.models.locate import TOKENIZER_MODELS, ModelFolder, locate, read_json
+from nashtune.models.locate import TOKENIZER_MODELS, ModelFolder, locate, read_json, resolve_export
 from nashtune.models.preflight import check_vocabulary
 from nashtune.models.reward_folder import REWARD_FILE, RewardFile, is_classifier, read_reward_file
 from nashtune.models.sizes import tensor_shapes
@@ -48,7 +48,7 @@ def check_reward_folder(path: str, option: str) -> RewardFolder:
         InputError: it is no sequence classifier and no adapter with a score head, its head is missing or has another
             width than it says, or tokenizer or weights are missing.
     """
-    files = locate(path, option)
+    files = locate(str(resolve_export(path, option)), option)
     rows = head_rows(files.path, option)
     own = next((rows[name] for name in OUTPUTS if name in rows), None)
     declared = None if files.is_adapter and own is not None else _declared_outputs(files, option, path)

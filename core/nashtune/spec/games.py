@@ -1,4 +1,4 @@
-"""What only a game's schedule and pairing themselves can say; they are constructed here, which loads no torch."""
+"""What a game's schedule and pairing themselves, and its oracle's folders, can say; all of it without torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from nashtune.interfaces.schedule import Collect, Round, Schedule
 from nashtune.oracles.chosen_by_run import question
 from nashtune.spec.findings import Collector
 from nashtune.spec.gamerules import attribute, check_mixes, chosen, is_game
+from nashtune.spec.members import check_folders
 from nashtune.spec.model import ComponentSpec, Spec
 from nashtune.spec.phases import check_schedule
 from nashtune.spec.resolve import build
@@ -31,7 +32,10 @@ class Declared:
 
 
 def check_game(spec: Spec) -> Declared | None:
-    """Construct a game's schedule and pairing, and check what they declare; None for a spec that is no game.
+    """Construct a game's schedule and pairing, and check what they declare and what the oracle's folders hold.
+
+    Returns:
+        None for a spec that is no game.
 
     Raises:
         InputError: what is wrong, all of it.
@@ -40,6 +44,8 @@ def check_game(spec: Spec) -> Declared | None:
         return None
     found = Collector()
     rounds, most = _rounds(spec, found), _most(spec, found)
+    with found.catch():
+        check_folders(spec)
     found.close()
     return Declared(rounds=rounds, most=most)
 

@@ -64,7 +64,8 @@ def check_run(spec: Spec, runs: Runs) -> Checked:
         check_epochs(options["trainer"], runs, found)
     if spec.head is not None:
         with found.catch():
-            check_passes(spec.head, options["trainer"].get("max_epochs"))
+            if note := check_passes(spec.head, options["trainer"]):
+                notes.append(f"note: {note}")
     if "train" in rows and kind != "prompts":
         notes += _steps(spec, rows["train"], kind, options["data"], options["trainer"])
     if kind == "prompts" and options["data"]["validation"] is None:

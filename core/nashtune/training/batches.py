@@ -91,7 +91,7 @@ def score_batch(batch: TokenBatch, scores_NK: Tensor) -> ScoreBatch:
     """Lists of completions, best first; a pair is a list of two."""
     if batch.kind == "ranked":
         assert batch.sizes is not None, "a ranked batch carries the sizes of its lists"
-        return ScoreBatch(scores=scores_NK, sizes=batch.sizes, share=batch.share)
+        return ScoreBatch(scores=scores_NK, sizes=batch.sizes, levels=batch.levels, share=batch.share)
     side_by_side = torch.stack(scores_NK.chunk(2), dim=1).flatten(0, 1)  # chosen and rejected of each pair together
     return ScoreBatch(
         scores=side_by_side,

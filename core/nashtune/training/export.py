@@ -7,23 +7,27 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
 from nashtune import __version__
 from nashtune.errors import InputError
-from nashtune.models.locate import locate
+from nashtune.interfaces.loss import Loss
+from nashtune.models.locate import EXPORT, locate
 from nashtune.models.normaliser import Normaliser
 from nashtune.models.policy import HFPolicy, PolicyConfig
-from nashtune.models.reward_folder import read_reward_file
+from nashtune.models.preference_file import PreferenceFile
 from nashtune.models.reward_policy import RewardPolicy
-from nashtune.spec.resolve import resolve
+from nashtune.models.sizes import context_length
+from nashtune.spec.resolve import build, resolve
 from nashtune.training.checkpoint import SECTION, newest_checkpoint, read_checkpoint
-from nashtune.training.reward_card import measured_section, reward_section
+from nashtune.training.reward_card import measured_section, preference_section, reward_section
 
 
-def export_policy(policy: HFPolicy, out: Path, card: str, *, merged: bool = False) -> None:
+def export_policy(
+    policy: HFPolicy, out: Path, card: str, *, merged: bool = False, asked: PreferenceFile | None = None
+) -> None:
     """Save a loaded policy: complete or not at all.
 
     Args:
@@ -31,6 +35,7 @@ def export_policy(policy: HFPolicy, out: Path, card: str, *, merged: bool = Fals
         out: Folder to make; it must not hold anything.
         card: Text of the model card.
         merged: For a LoRA policy, add the adapter into the weights instead of saving it alone.
+        asked: Of a preference model, how it was asked; see `asked_as`.
 
     Raises:
         InputError: `out` holds something, or `merged` was asked for full weights.
@@ -43,6 +48,8 @@ def export_policy(policy: HFPolicy, out: Path, card: str, *, merged: bool = Fals
     try:
         policy.save_pretrained(partial, merged=merged)
         (partial / "README.md").write_text(card, encoding="utf-8")
+        if asked is not None:
+            asked.write(partial)
         if out.exists():
             out.rmdir()
         partial.rename(out)
@@ -68,7 +75,7 @@ def export_run(run: Path, out: Path | None, *, merged: bool) -> Path:
     content = read_checkpoint(checkpoint, "RUN")
     config = content[SECTION]["config"]
     folder = checkpoint.parent.parent
-    out = out or folder / ("export-merged" if merged else "export")
+    out = out or folder / (f"{EXPORT}-merged" if merged else EXPORT)
     refuse_used(out)
     head = resolve(config["spec"]).head
     chosen = PolicyConfig.from_plain(config["policy"])
@@ -76,25 +83,45 @@ def export_run(run: Path, out: Path | None, *, merged: bool) -> Path:
     file = folder / "report.json"
     report = json.loads(file.read_text()) if file.exists() else {}
     if isinstance(policy, RewardPolicy):
-        _recall(policy, checkpoint, content["global_step"], report)
+        _recall(policy, config, checkpoint, content["global_step"], report)
     policy.load()
     policy.load_trainable_state_dict(without_critic(content["state_dict"]))
-    export_policy(policy, out, model_card(config, report, merged=merged), merged=merged)
+    export_policy(policy, out, model_card(config, report, merged=merged), merged=merged, asked=asked_as(config))
     return out
 
 
-def _recall(policy: RewardPolicy, checkpoint: Path, step: int, report: Mapping[str, Any]) -> None:
-    """What was measured at the end of training, from the export that was written then."""
-    done = checkpoint.parent.parent / "export"
-    facts = read_reward_file(done, "nashtune export") if report.get("steps") == step else None
-    if facts is None:
+def _recall(
+    policy: RewardPolicy, config: Mapping[str, Any], checkpoint: Path, step: int, report: Mapping[str, Any]
+) -> None:
+    """What stands beside the weights: from the run's config, and what its report says was measured at its end."""
+    policy.template, policy.max_length = config["data"]["template"], _longest(config)
+    kind = policy.head.normalise
+    if kind == "none":
+        return
+    if report.get("steps") != step or "normaliser" not in report:
         raise InputError(
-            f"{checkpoint}: of step {step}, but what a reward model's folder says beside its weights is settled when "
-            f"training ends, in {done}. Go on to the end: nashtune fit --ckpt_path last --run_dir "
-            f"{checkpoint.parent.parent}"
+            f"{checkpoint}: of step {step}, but the gain and bias of head.normalise: {kind} are measured over training "
+            "rows when training ends. Go on to the end (where a run's end failed, this does it again): nashtune fit "
+            f"--ckpt_path last --run_dir {checkpoint.parent.parent}"
         )
-    policy.normaliser = Normaliser(gain=facts.gain, bias=facts.bias)
-    policy.template, policy.max_length = facts.template, facts.max_length
+    policy.normaliser = Normaliser(**report["normaliser"])
+
+
+def asked_as(config: Mapping[str, Any]) -> PreferenceFile | None:
+    """How a run's preference model was asked; None where the run trains something else.
+
+    Args:
+        config: The run's.
+    """
+    if cast(Loss, build(resolve(config["spec"]).loss)).rows != "comparisons":
+        return None
+    return PreferenceFile(template=config["data"]["template"], max_length=_longest(config))
+
+
+def _longest(config: Mapping[str, Any]) -> int:
+    """Tokens that a text of the data may have, as `Limits.whole`."""
+    context, limit = context_length(locate(config["policy"]["path"])), int(config["data"]["max_length"])
+    return limit if context is None else min(limit, context)
 
 
 def without_critic(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,6 +148,8 @@ def model_card(config: Mapping[str, Any], report: Mapping[str, Any], *, merged: 
     if spec.head is not None:
         metadata["pipeline_tag"] = "text-classification"
         about = reward_section(spec.head, config, adapter=saved_as_adapter(config) and not merged)
+    if (asked := asked_as(config)) is not None:
+        about = preference_section(asked)
     if "verdicts" in report:
         about += measured_section(report["verdicts"])
     metadata["tags"] = ["nashtune", spec.name, *(["reward-model"] if spec.head is not None else [])]

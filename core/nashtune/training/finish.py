@@ -18,7 +18,7 @@ from nashtune.evaluation.win_rates_plot import draw_win_rates
 from nashtune.models.normaliser import normalise
 from nashtune.models.reward_policy import RewardPolicy
 from nashtune.rounds.summary import summaries
-from nashtune.training.export import export_policy, model_card
+from nashtune.training.export import asked_as, export_policy, model_card
 from nashtune.training.face_off import face_off
 from nashtune.training.run_folder import write_json
 from nashtune.training.samples import Samples
@@ -54,6 +54,10 @@ def finish(
         "data": {split: report.as_dict() for split, report in cli.datamodule.reports.items()},
     }
     answers = samples.answers
+    policy = cli.model.policy
+    if isinstance(policy, RewardPolicy):
+        normalise(policy, cli.datamodule)
+        report["normaliser"] = {"gain": policy.normaliser.gain, "bias": policy.normaliser.bias}
     if cli.model.verdicts is not None:
         _judge(cli, session, folder, console, report)
     if game is not None:
@@ -76,21 +80,20 @@ def finish(
                 console.print(result.rewards.table())
             if result.kl:
                 console.print(result.table())
-    policy = cli.model.policy
-    if isinstance(policy, RewardPolicy):
-        normalise(policy, cli.datamodule)  # not under the steps' autocast: those who read the folder have none
-        report["normaliser"] = {"gain": policy.normaliser.gain, "bias": policy.normaliser.bias}
     write_json(folder / "report.json", report)
     title = f"{session.spec.name}: {session.spec.about.get('title', '')}"
     draw_curves(metrics, folder / "curves.png", title=title, scores=isinstance(policy, RewardPolicy))
     shutil.rmtree(folder / "export", ignore_errors=True)  # of an earlier, shorter part of this same run
-    export_policy(policy, folder / "export", model_card(cli.plain, report))
+    export_policy(policy, folder / "export", model_card(cli.plain, report), asked=asked_as(cli.plain))
     print_report(report, answers[: samples.settings.show], folder, console)
 
 
 def _judge(cli: NashtuneCLI, session: Session, folder: Path, console: Console, report: dict[str, Any]) -> None:
-    """What a reward or preference model says of held-out rows, into the report and onto the screen."""
-    found = report_verdicts(cli.model.verdicts, cli.datamodule, "validation", int(cli.plain["seed_everything"]))
+    """What the reward or preference model in the folder says of held-out rows, into the report and onto the screen."""
+    verdicts, policy = cli.model.verdicts, cli.model.policy
+    if verdicts is not None and isinstance(policy, RewardPolicy):
+        verdicts = verdicts.rescaled(policy.normaliser.gain, policy.normaliser.bias)  # as those who read the folder do
+    found = report_verdicts(verdicts, cli.datamodule, "validation", int(cli.plain["seed_everything"]))
     if found is None:
         return
     report["verdicts"] = found

@@ -19,6 +19,7 @@ from nashtune.rounds.data import GameData
 from nashtune.rounds.order import WindowOrder
 from nashtune.rounds.table import Table
 from nashtune.samplers.mixture import start_logits
+from nashtune.spec.members import check_folders
 from nashtune.spec.planning import one_step_message
 from nashtune.spec.resolve import build
 
@@ -69,10 +70,11 @@ class Game:
         """Look at what the game needs from outside, before the policy's weights are loaded.
 
         Raises:
-            InputError: the oracle cannot work, or was not chosen.
+            InputError: the oracle cannot work, was not chosen, or has too few members for the variance that is read.
         """
         if self.oracle is not None:
             self.oracle.prepare()
+            check_folders(self._module.spec, elsewhere=True)
 
     def orders(self) -> list[WindowOrder]:
         """The micro-batches of each update of the run, at most."""

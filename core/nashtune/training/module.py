@@ -22,7 +22,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor
 
 from nashtune.errors import InputError
-from nashtune.evaluation.metrics import Means
+from nashtune.evaluation.metrics import COMPARED, Means
 from nashtune.evaluation.reward_scores import HeldOut, HeldOutScores
 from nashtune.interfaces import Schedule, TokenBatch
 from nashtune.interfaces.schedule import Anchor
@@ -167,7 +167,7 @@ class AlignmentModule(LightningModule):
         window = self.data.window_size(batch_idx, accumulate)
         tokens = int(batch.completion_mask.sum()) if self.loss.mean_over == "tokens" else None
         if window < float("inf"):
-            self._window.update(output, len(batch), paired=batch.kind != "examples", tokens=tokens)
+            self._window.update(output, len(batch), kind=batch.kind, p_chosen=batch.p_chosen, tokens=tokens)
             if tokens is not None:
                 window = float(cast("GameData", self.data).window_tokens())
         # Lightning divides by `accumulate` and DDP averages over ranks: undo both, the window is the true count.
@@ -214,7 +214,7 @@ class AlignmentModule(LightningModule):
 
     def on_train_batch_end(self, *args: Any) -> None:
         """Show the optimiser step that just ended in the progress bar."""
-        for name in self._step_metrics.keys() & {"loss", "accuracy", "beta"}:
+        for name in self._step_metrics.keys() & {"loss", *COMPARED.values(), "beta"}:
             self.log(f"train/{name}", self._step_metrics[name], prog_bar=True, logger=False, batch_size=1)
         self._step_metrics = {}
 
@@ -222,7 +222,7 @@ class AlignmentModule(LightningModule):
         """Add a held-out micro-batch to the means."""
         with torch.no_grad():
             output = self.objective.evaluate(batch, token_kl=True)
-        self._evaluation.update(output, len(batch), paired=batch.kind == "pairs")
+        self._evaluation.update(output, len(batch), kind=batch.kind, p_chosen=batch.p_chosen)
         if self._verdicts is not None:
             self._verdicts.update(batch, output)
 
@@ -232,7 +232,7 @@ class AlignmentModule(LightningModule):
         means = {f"val/{name}": value for name, value in self.held_out.items()}
         self._write(means, self.trainer.global_step)
         for name, value in means.items():
-            self.log(name, value, prog_bar=name == "val/accuracy", logger=False, batch_size=1)
+            self.log(name, value, prog_bar=name.removeprefix("val/") in COMPARED.values(), logger=False, batch_size=1)
         self.validated_at = self.trainer.global_step
 
     def test_step(self, batch: TokenBatch, batch_idx: int) -> None:

@@ -41,7 +41,7 @@ def ready(cli: NashtuneCLI, stage: str, console: Console, *, completion_room: in
         InputError: what is wrong.
     """
     module, trainer = cli.model, cli.plain["trainer"]
-    _settings(cli, stage, trainer)
+    _settings(cli, stage, trainer, console)
     preflight(
         module.policy.config,
         references=module.references,
@@ -67,10 +67,11 @@ def ready(cli: NashtuneCLI, stage: str, console: Console, *, completion_room: in
         console.print(report.table())
 
 
-def _settings(cli: NashtuneCLI, stage: str, trainer: Any) -> None:
+def _settings(cli: NashtuneCLI, stage: str, trainer: Any, console: Console) -> None:
     module = cli.model
     if module.spec.head is not None and stage == "fit":
-        check_passes(module.spec.head, trainer["max_epochs"])
+        if note := check_passes(module.spec.head, trainer):
+            console.print(f"note: {note}", soft_wrap=True)
     if module.is_game and stage != "fit":
         raise InputError(
             f"nashtune {stage}: the spec '{module.spec.name}' makes its rows in its own rounds; `nashtune fit` ends "

@@ -1,10 +1,11 @@
-"""The part of a model card that says what a reward model is and how its scores are read."""
+"""The parts of a model card that say what a reward or preference model is, and how it is read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from nashtune.models.preference_file import PREFERENCE_FILE, PreferenceFile
 from nashtune.spec.model import HeadSpec
 
 WHOLE = """\
@@ -31,6 +32,46 @@ inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")"""
 
 PLAIN = """\
 inputs = tokenizer(PROMPT + ANSWER + tokenizer.eos_token, return_tensors="pt")"""
+
+WRITTEN = """
+Texts in which a special token is written (an answer that shows `</s>`, say) are the exception: nashtune reads it as
+text, so that no answer ends its own turn, and the lines above read it as the special token.
+"""
+
+ASKED_IN_CHAT = """\
+ids = tokenizer.apply_chat_template(
+    [{"role": "user", "content": question}], add_generation_prompt=True, return_dict=True, return_tensors="pt"
+)"""
+
+ASKED_PLAINLY = """\
+ids = tokenizer(question, return_tensors="pt")"""
+
+
+def preference_section(asked: PreferenceFile) -> str:
+    """Markdown: how a preference model is asked.
+
+    Args:
+        asked: As it was trained.
+    """
+    code = ASKED_IN_CHAT if asked.template == "chat" else ASKED_PLAINLY
+    return f"""
+## How to ask it
+
+A preference model: it reads a prompt and two answers, and its next token says which is better. It writes nothing else.
+
+As a judge in nashtune: `--spec.oracle preference_model --spec.oracle.path FOLDER`, which reads the question from
+`{PREFERENCE_FILE}`. With transformers:
+
+```python
+question = {asked.question!r}.format(prompt=PROMPT, first=FIRST, second=SECOND)
+{code}
+answers = [tokenizer("\\n" + answer, add_special_tokens=False).input_ids[-1] for answer in {asked.answers!r}]
+first_is_better = model(**ids).logits[0, -1, answers].softmax(-1)[0]
+```
+
+Ask in both orders, and take the mean: a model may prefer a place. A question had at most {asked.max_length} tokens in
+training, the answer's included.
+"""
 
 
 def measured_section(verdicts: Mapping[str, Any]) -> str:
@@ -81,7 +122,8 @@ def reward_section(head: HeadSpec, config: Mapping[str, Any], *, adapter: bool) 
     """
     code = ADAPTER.format(members=head.members) if adapter else WHOLE
     oracle = "reward_model" if head.members == 1 else "reward_ensemble"
-    text = CHAT if config["data"].get("template", "chat") == "chat" else PLAIN
+    chat = config["data"].get("template", "chat") == "chat"
+    text, written = (CHAT, WRITTEN) if chat else (PLAIN, "")
     members = "one score" if head.members == 1 else f"{head.members} scores, of {head.members} members of an ensemble,"
     stored = (
         "The scores are used as they are."
@@ -101,4 +143,4 @@ As a judge in nashtune: `--spec.oracle {oracle} --spec.oracle.path FOLDER`. With
 {text}
 scores = model(**inputs).logits[0]
 ```
-"""
+{written}"""

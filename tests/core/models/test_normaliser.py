@@ -56,6 +56,24 @@ def test_after_measuring_the_chosen_answers_have_mean_0_and_deviation_1(tiny: Pa
     assert policy.model.training
 
 
+def test_a_frozen_trunks_features_are_made_anew(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered was read under the steps' autocast, which readers of the folder have none of."""
+    policy = RewardPolicy(PolicyConfig(path=str(tiny)), HeadSpec(trunk="frozen", normalise="gain_bias"))
+    policy.load()
+    batches = [token_batch([(3, 4)] * 8)]
+    with torch.autocast("cpu", torch.bfloat16):
+        policy.remember(batches)
+    rounded = measure(policy, batches)
+    monkeypatch.setattr("nashtune.models.normaliser._some", lambda data: iter(batches))
+    data: Any = SimpleNamespace(template="chat", limits=SimpleNamespace(whole=9))
+    normalise(policy, data)
+    assert policy.normaliser != rounded
+    scores = policy.scores(chosen(batches[0])).double()
+    rewards = policy.normaliser.gain[0] * scores + policy.normaliser.bias[0]
+    torch.testing.assert_close(rewards.mean(), torch.tensor(0.0).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(rewards.std(correction=0), torch.tensor(1.0).double(), atol=1e-5, rtol=0)
+
+
 def test_rows_are_spread_over_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     loader = SimpleNamespace(rows=list(range(1000)), collate=lambda rows: asked.extend(i for i, _ in rows))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +11,12 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from nashtune.data.conversations import Conversations
+from nashtune.errors import InputError
 from nashtune.models.config import LoraSettings
 from nashtune.models.normaliser import Normaliser
-from nashtune.models.reward_export import padding_token
-from nashtune.models.reward_folder import REWARD_FILE, read_reward_file
+from nashtune.models.reward_export import _check_same_text, finish_export, padding_token
+from nashtune.models.reward_folder import REWARD_FILE, RewardFile, read_reward_file
 from nashtune.models.reward_head import active_head
 from nashtune.models.reward_policy import RewardPolicy
 from nashtune.testing import token_batch
@@ -186,25 +189,79 @@ CHATML = (
 )
 
 
-def test_a_saved_template_ends_where_training_read_the_score(tiny: Path, tmp_path: Path) -> None:
-    """ChatML puts a line break behind the turn; anybody's apply_chat_template gives what was trained on."""
-    from transformers import AutoTokenizer
+TURNS = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "red\n"}]
+FACTS = RewardFile(members=1, gain=[1.0], bias=[0.0], template="chat", max_length=64)
 
-    from nashtune.data.conversations import Conversations
-    from nashtune.models.reward_export import finish_export
-    from nashtune.models.reward_folder import RewardFile
 
-    tokenizer = AutoTokenizer.from_pretrained(tiny)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    tokenizer.eos_token = "<|im_end|>"
-    tokenizer.chat_template = CHATML
-    tokenizer.save_pretrained(tmp_path)
-    facts = RewardFile(members=1, gain=[1.0], bias=[0.0], template="chat", max_length=64)
-    turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "red\n"}]
+@pytest.fixture
+def chatml(tiny: Path, tmp_path: Path) -> Callable[..., Any]:
+    """Save the tiny tokenizer with ChatML's tokens and a template, in a file or in its config; read it again."""
+
+    def make(template: object, *, in_config: bool = False) -> Any:
+        tokenizer = AutoTokenizer.from_pretrained(tiny)
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+        tokenizer.eos_token = "<|im_end|>"
+        tokenizer.chat_template = template
+        tokenizer.save_pretrained(tmp_path, save_jinja_files=not in_config)
+        assert (tmp_path / "chat_template.jinja").exists() != in_config
+        return AutoTokenizer.from_pretrained(tmp_path)
+
+    return make
+
+
+def end_at_eos(tokenizer: Any, folder: Path) -> None:
+    """The folder's chat template becomes one that ends at EOS and opens another turn as before."""
     trained = Conversations(tokenizer, "chat", "here", ends_at_eos=True).encode("Hello", "red\n").ids
     assert trained[-1] == tokenizer.eos_token_id
-    opened = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
-    finish_export(tmp_path, facts, tokenizer)
-    saved = AutoTokenizer.from_pretrained(tmp_path)
-    assert saved.apply_chat_template(turns, tokenize=True, return_dict=False) == trained
-    assert saved.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True) == opened
+    opened = tokenizer.apply_chat_template(TURNS[:1], tokenize=False, add_generation_prompt=True)
+    finish_export(folder, FACTS, tokenizer)
+    saved = AutoTokenizer.from_pretrained(folder)
+    assert saved.apply_chat_template(TURNS, tokenize=True, return_dict=False) == trained
+    assert saved.apply_chat_template(TURNS[:1], tokenize=False, add_generation_prompt=True) == opened
+
+
+def test_a_saved_template_ends_where_training_read_the_score(chatml: Callable[..., Any], tmp_path: Path) -> None:
+    """ChatML puts a line break behind the turn; anybody's apply_chat_template gives what was trained on."""
+    end_at_eos(chatml(CHATML), tmp_path)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_template_in_the_tokenizers_config_is_saved_as_a_file(
+    chatml: Callable[..., Any], tmp_path: Path, named: bool
+) -> None:
+    """As older folders have it, alone or with others by name."""
+    end_at_eos(chatml({"default": CHATML, "tool_use": "tools"} if named else CHATML, in_config=True), tmp_path)
+    assert "chat_template" not in json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert (tmp_path / "chat_template.jinja").is_file()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("\n", ""), ("\n\n ", ""), ("  {% if true %}{% endif %}", ""), ("", "\n"), ("", "\n  "), ("", " x\n")],
+)
+def test_whitespace_of_a_template_stays(chatml: Callable[..., Any], tmp_path: Path, before: str, after: str) -> None:
+    """Blocks trim what stands beside them, so a block around a template could trim what it begins or ends with."""
+    end_at_eos(chatml(before + CHATML + "{% if add_generation_prompt %}{{ '>' }}" + after + "{% endif %}"), tmp_path)
+    if not after.strip():
+        end_at_eos(chatml(before + CHATML + after), tmp_path)
+
+
+def test_a_template_that_cannot_be_wrapped_is_refused(chatml: Callable[..., Any], tmp_path: Path) -> None:
+    """A template that extends none, but stops what is around it."""
+    tokenizer = chatml(CHATML + "{% set nashtune_text = 1 %}")
+    end_at_eos(tokenizer, tmp_path)  # its own variable of that name is of the inner block
+    with pytest.raises(InputError, match="cannot be saved so that it ends where the score is read"):
+        _check_same_text(tokenizer, CHATML, "x" + CHATML)
+
+
+def test_a_tokenizer_without_a_token_to_pad_with_says_so(
+    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    tokenizer.save_pretrained(tmp_path)
+    monkeypatch.setattr("nashtune.models.reward_export.padding_token", lambda tokenizer, end: None)
+    before = (tmp_path / "tokenizer_config.json").read_bytes()
+    with caplog.at_level("INFO"):
+        finish_export(tmp_path, FACTS, tokenizer)
+    assert "no special token but </s>" in caplog.text and "one token early" in caplog.text
+    assert (tmp_path / "tokenizer_config.json").read_bytes() == before

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -122,6 +123,44 @@ def test_a_frozen_trunk_is_exported_as_it_was(lab: Lab, tiny: Path) -> None:
     assert losses[-1] < losses[0]
 
 
+def test_the_scale_is_that_of_the_folder_under_mixed_precision(lab: Lab) -> None:
+    """A frozen trunk's features were remembered under the steps' autocast; the oracle has none."""
+    mixed = ("--spec.head.trunk", "frozen", "--trainer.precision", "bf16-mixed")
+    run = lab.fit(*mixed, "--spec.head.normalise", "gain_bias", spec="reward_bt")
+    oracle = RewardModelOracle(path=str(run), device="cpu")  # a run folder stands for its export
+    rows = pair_rows(14)
+    found = oracle.score([str(row["prompt"]) for row in rows], [str(row["chosen"]) for row in rows]).mean
+    assert abs(float(found.mean())) < 1e-4 and abs(float(found.std(correction=0)) - 1) < 1e-4
+
+
+def test_a_run_whose_end_failed_is_exported(
+    lab: Lab, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **more: object) -> None:
+        raise OSError("no space left on device")
+
+    whole = lab.fit(spec="reward_bt", run="whole")
+    measured = ("--spec.head.normalise", "gain_bias")
+    scaled = lab.fit(*measured, spec="reward_bt", run="scaled")
+    for place, run, more in (("normalise", "a", ()), ("normalise", "b", measured), ("export_policy", "c", measured)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"nashtune.training.finish.{place}", fail)
+            arguments = ("--spec", "reward_bt", "--config", str(lab.run_file), "--run_dir", run, *more)
+            with pytest.raises(OSError, match="no space"):
+                main(["fit", *arguments])
+    for run, expected in (("a", whole), ("c", scaled)):
+        assert main(["export", run]) == 0
+        for name in (REWARD_FILE, "model.safetensors"):
+            assert (lab.folder / run / "export" / name).read_bytes() == (expected / "export" / name).read_bytes()
+    message = refused("export", "b")
+    assert "head.normalise: gain_bias are measured" in message and "--ckpt_path last --run_dir b" in message
+    assert "has exported no model yet" in refused(
+        *("check", "rloo", "--spec.oracle", "reward_model", "--spec.oracle.path", "b")
+    )
+    assert main(["fit", "--ckpt_path", "last", "--run_dir", "b"]) == 0
+    assert (lab.folder / "b/export" / REWARD_FILE).read_bytes() == (scaled / "export" / REWARD_FILE).read_bytes()
+
+
 def test_training_goes_on_from_an_exported_reward_model(lab: Lab) -> None:
     first = lab.fit(spec="reward_bt", run="first")
     again = lab.fit("--policy.path", str(first / "export"), spec="reward_bt", run="second")
@@ -142,5 +181,3 @@ def test_what_cannot_be_trained_is_refused(lab: Lab, refused: Callable[..., str]
     assert "has 1 output(s), and the spec asks for 2" in refused("fit", *reward, *export, "--spec.head.members", "2")
     assert "is a reward model" in refused("fit", "--spec", "dpo", "--config", str(lab.run_file), *export)
     assert "is a reward model" in refused("check", "dpo", "--config", str(lab.run_file), *export)
-    (run / "report.json").unlink()
-    assert "settled when training ends" in refused("export", str(run), "--out", "elsewhere")

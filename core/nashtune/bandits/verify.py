@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from nashtune.errors import CheckFailed, InputError
-from nashtune.games.bandit import Arms
-from nashtune.games.bandit_coefficients import Coefficients, Components, components_of
-from nashtune.games.bandit_optimum import optimum
-from nashtune.games.bandit_pairs import pair_optimum
-from nashtune.games.bandit_report import BanditReport, Line
-from nashtune.games.bandit_table import Table, drawn_table, table_of
-from nashtune.games.bandit_theory import (
+from nashtune.bandits.bandit import Arms
+from nashtune.bandits.closed_forms import weighted
+from nashtune.bandits.coefficients import Coefficients, Components, components_of
+from nashtune.bandits.optimum import optimum
+from nashtune.bandits.pairs import pair_optimum
+from nashtune.bandits.report import BanditReport, Line
+from nashtune.bandits.risk import Risk, from_gains
+from nashtune.bandits.table import Table, drawn_table, table_of
+from nashtune.bandits.theory import (
     LINEAR,
     Form,
     OwnForm,
@@ -30,9 +31,8 @@ from nashtune.games.bandit_theory import (
     quadratic_risks,
     vanilla_form,
 )
-from nashtune.games.closed_forms import weighted
+from nashtune.errors import CheckFailed, InputError
 from nashtune.games.matrices import Array
-from nashtune.games.risk import Risk, from_gains
 from nashtune.interfaces import Schedule
 from nashtune.plugins.static import class_info
 from nashtune.spec.resolve import build

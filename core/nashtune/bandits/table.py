@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nashtune.games.bandit import Arms
+from nashtune.bandits.bandit import Arms
 from nashtune.games.matrices import Array
 
 

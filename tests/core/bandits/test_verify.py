@@ -17,12 +17,12 @@ from bandit_numbers import (
     spec,
     variance_weighted,
 )
+from nashtune.bandits.closed_forms import reverse, vanilla, weighted
+from nashtune.bandits.coefficients import Coefficients, components_of
+from nashtune.bandits.optimum import gradient_run
+from nashtune.bandits.table import table_of
+from nashtune.bandits.verify import verify_bandit
 from nashtune.errors import CheckFailed, InputError
-from nashtune.games.bandit_coefficients import Coefficients, components_of
-from nashtune.games.bandit_optimum import gradient_run
-from nashtune.games.bandit_table import table_of
-from nashtune.games.bandit_verify import verify_bandit
-from nashtune.games.closed_forms import reverse, vanilla, weighted
 
 POLICY_GRADIENTS = ("reinforce", "rloo", "ppo", "uncertainty_rlhf", "uncertainty_rlhf_rloo")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bandit_numbers import ESTIMATE, GOLD, REFERENCE, SIGMA, V
-from nashtune.games.closed_forms import at_distance, ellipsoid, kl, reverse, sphere, vanilla, weighted
+from nashtune.bandits.closed_forms import at_distance, ellipsoid, kl, reverse, sphere, vanilla, weighted
 
 PRINTED = 1e-10
 CENTRED = ESTIMATE - REFERENCE @ ESTIMATE

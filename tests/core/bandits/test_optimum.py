@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from bandit_numbers import DETACHED_FLOORED, ESTIMATE, EXACT_FLOORED, REFERENCE, V, arms
+from nashtune.bandits.closed_forms import reverse, vanilla, weighted
+from nashtune.bandits.coefficients import Coefficients, Components
+from nashtune.bandits.optimum import gradient_run, optimum
+from nashtune.bandits.table import drawn_table, table_of
+from nashtune.bandits.theory import own_form
 from nashtune.errors import CheckFailed
-from nashtune.games.bandit_coefficients import Coefficients, Components
-from nashtune.games.bandit_optimum import gradient_run, optimum
-from nashtune.games.bandit_table import drawn_table, table_of
-from nashtune.games.bandit_theory import own_form
-from nashtune.games.closed_forms import reverse, vanilla, weighted
 from nashtune.interfaces import Advantages, KLController, Loss, LossOutput
 
 

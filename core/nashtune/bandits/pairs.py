@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nashtune.games.bandit_coefficients import Components, judged
-from nashtune.games.bandit_table import Table
+from nashtune.bandits.coefficients import Components, judged
+from nashtune.bandits.table import Table
 from nashtune.games.matrices import Array, Game, bradley_terry
 from nashtune.games.population import Population, Rows
 from nashtune.games.runner import TabularRunner

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bandit_numbers import GOLD, REFERENCE, SIGMA
-from nashtune.games.closed_forms import ellipsoid, kl, sphere, vanilla, weighted
-from nashtune.games.risk import ellipsoid_risk, from_gains, sphere_risk
+from nashtune.bandits.closed_forms import ellipsoid, kl, sphere, vanilla, weighted
+from nashtune.bandits.risk import ellipsoid_risk, from_gains, sphere_risk
 
 DRAWS = 20_000
 

@@ -82,7 +82,7 @@ def ellipsoid_risk(gold: Sequence[Array], variance: Sequence[Array]) -> float:
     """Exact risk of the step along w (R - λ), w = 1/σ²: Φ(-sqrt(Σ w h²)), h = r* minus its w-weighted mean.
 
     Never above `sphere_risk`, and equal to it where all variances are: the theorem that motivates variance-aware
-    regularisation (derived; see `nashtune.games.closed_forms`).
+    regularisation (derived; see `nashtune.bandits.closed_forms`).
 
     Args:
         gold: r* of each prompt, (n,) each.

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from nashtune.bandits.report import BanditReport, Line
 from nashtune.files import atomic_path
-from nashtune.games.bandit_report import BanditReport, Line
 
 MOST_PROMPTS = 3
 MOST_ARMS = 24

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from nashtune.games.bandit import Arms
-from nashtune.games.bandit_theory import OwnForm
+from nashtune.bandits.bandit import Arms
+from nashtune.bandits.risk import Risk
+from nashtune.bandits.theory import OwnForm
 from nashtune.games.matrices import Array
-from nashtune.games.risk import Risk
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from nashtune.games.best_of_n_curves import curve_of_arms, curve_of_samples, rank_weights, selection
-from nashtune.games.frontier import Answers, example, frontier
+from nashtune.bandits.best_of_n_curves import curve_of_arms, curve_of_samples, rank_weights, selection
+from nashtune.bandits.frontier import Answers, example, frontier
 from nashtune.samplers.best_of_n_theory import pmf
 
 GOLD = np.array([0.2, 0.0, -0.3, 0.9, 0.4])

@@ -14,8 +14,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from nashtune.bandits.table import Table
 from nashtune.errors import CheckFailed
-from nashtune.games.bandit_table import Table
 from nashtune.games.matrices import Array
 
 Coefficient = Callable[[Array], Array]

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from nashtune.bandits.frontier import Frontier
 from nashtune.files import atomic_path
-from nashtune.games.frontier import Frontier
 
 COLOURS = ("#c0504d", "#3b6ea8", "#5a9a4a", "#8064a2", "#c98a2b")
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nashtune.bandits.bandit import Arms, make_arms
 from nashtune.errors import InputError, nearest
-from nashtune.games.bandit import Arms, make_arms
 
 KEYS = ("name", "rewards", "sigma", "reference", "estimate", "members")
 NEEDED = ("rewards", "sigma", "reference")

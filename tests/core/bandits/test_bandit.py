@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nashtune.bandits.bandit import make_arms
+from nashtune.bandits.files import is_bandit, read_bandit
+from nashtune.bandits.table import drawn_table, table_of
 from nashtune.errors import InputError
-from nashtune.games.bandit import make_arms
-from nashtune.games.bandit_files import is_bandit, read_bandit
-from nashtune.games.bandit_table import drawn_table, table_of
 
 THREE = {"rewards": [1, 0, -1], "sigma": [0.5, 1, 2], "reference": [0.2, 0.3, 0.5]}
 

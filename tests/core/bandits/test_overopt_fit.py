@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from nashtune.bandits.overopt_fit import fit, gold_of, peak_of
 from nashtune.errors import InputError
-from nashtune.games.overopt_fit import fit, gold_of, peak_of
 from nashtune.samplers.best_of_n_theory import kl_upper
 
 

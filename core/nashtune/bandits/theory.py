@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nashtune.games import closed_forms
-from nashtune.games.bandit import Arms
-from nashtune.games.bandit_coefficients import Coefficients
-from nashtune.games.bandit_optimum import slopes
-from nashtune.games.bandit_table import Table
+from nashtune.bandits import closed_forms
+from nashtune.bandits.bandit import Arms
+from nashtune.bandits.coefficients import Coefficients
+from nashtune.bandits.optimum import slopes
+from nashtune.bandits.risk import ellipsoid_risk, sphere_risk
+from nashtune.bandits.table import Table
 from nashtune.games.matrices import Array
-from nashtune.games.risk import ellipsoid_risk, sphere_risk
 
 ALIKE = 1e-3
 """Relative difference below which slopes are equal: they are differences of coefficients, and a loss's scale moves a

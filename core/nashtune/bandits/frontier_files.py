@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from nashtune.bandits.frontier import Answers
 from nashtune.errors import InputError, nearest
-from nashtune.games.frontier import Answers
 from nashtune.games.matrices import Array
 
 KEYS = ("gold", "proxies", "reference", "sampled", "name")

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nashtune.bandits.best_of_n_curves import curve_of_arms, curve_of_samples
+from nashtune.bandits.overopt_fit import Fit, fit
 from nashtune.errors import InputError
-from nashtune.games.best_of_n_curves import curve_of_arms, curve_of_samples
 from nashtune.games.matrices import Array
-from nashtune.games.overopt_fit import Fit, fit
 from nashtune.samplers.best_of_n_theory import kl_upper
 
 MOST_N = 2048

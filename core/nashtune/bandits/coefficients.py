@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nashtune.bandits.table import Table
 from nashtune.errors import CheckFailed
-from nashtune.games.bandit_table import Table
 from nashtune.games.matrices import Array
 from nashtune.interfaces import KLController, Loss, RewardOracle, Rewards, RolloutBatch, Step
 from nashtune.spec.resolve import build

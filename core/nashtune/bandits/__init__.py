@@ -1,0 +1,1 @@
+"""Bandits with noisy rewards: what a spec makes of them, exactly, and best-of-n overoptimisation."""
