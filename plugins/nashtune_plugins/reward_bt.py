@@ -22,9 +22,9 @@ prompt: its pairs are averaged within the prompt, so that a long list does not o
 value is the mean over members of each one's own loss; members share nothing in it. There is no reference and no beta.
 
 Departures: answers of equal rank are compared with the others and not with one another; the paper does not say what is
-done with them. The paper's loss is the first line with p = 1, m = 0, a = 0; the rest is off unless the spec says so. Soft
-labels with a margin are ours and agree with each alone. -log(sigma(d) + 1e-5), which some code has against overflow,
-caps the gradient of pairs that are very wrong and is not offered: log sigma is computed without overflow.
+done with them. The paper's loss is the first line with p = 1, m = 0, a = 0; the rest is off unless the spec says so.
+Soft labels with a margin are ours and agree with each alone. -log(sigma(d) + 1e-5), which some code has against
+overflow, caps the gradient of pairs that are very wrong and is not offered: log sigma is computed without overflow.
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ Conventions: a score is the head's output at the last token of the whole convers
 its ranks and not a mean. Of an ensemble the value is the mean over members of each one's own loss. There is no
 reference and no beta. With two answers it is the Bradley-Terry loss.
 
-Departures: equal ranks are ours. One denominator for a level is Breslow's approximation of the sum over the orders that
-the level may have; nothing is drawn below the last level, so that what is exact there, a factor of 1, stays. Without
-equal ranks it is the likelihood above. The text of the paper was not available beyond its abstract; the likelihood is the Plackett-Luce model's.
+Departures: the text of the paper was not available beyond its abstract; the likelihood is the Plackett-Luce model's.
+Equal ranks are ours: one denominator for a level is Breslow's approximation of the sum over the orders that the level
+may have. Nothing is ranked below the last level, whose orders together have the probability 1, so that it adds nothing.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def plackett_luce(scores_RK: Tensor, level_R: Tensor | None = None, *, top_1: bo
     if level_R is None:
         terms_RK = rest_RK - scores_RK  # the last one is 0: it is chosen from itself alone
         return terms_RK[0] if top_1 else terms_RK[:-1].sum(0)
-    terms_RK = rest_RK[(level_R.unsqueeze(-1) > level_R).sum(-1)] - scores_RK  # of a level, the rest at its first answer
+    terms_RK = (
+        rest_RK[(level_R.unsqueeze(-1) > level_R).sum(-1)] - scores_RK
+    )  # of a level, the rest at its first answer
     return terms_RK[level_R == level_R[0]].mean(0) if top_1 else terms_RK[level_R < level_R[-1]].sum(0)
 
 

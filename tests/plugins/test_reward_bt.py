@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import logsigmoid
@@ -105,6 +107,28 @@ def test_pairs_of_a_prompt_are_averaged_within_it():
     parts = [0.371100665948, 0.241008453833, 0.474076984180]
     assert value.item() == pytest.approx(sum(parts) / 3, abs=1e-12)
     assert value.item() == pytest.approx(0.362062034654, abs=1e-12)
+
+
+def test_equal_ranks_are_compared_with_the_others_and_not_with_one_another():
+    """One best answer and three of equal rank, as of one right and three wrong ones: three pairs, and the file's order
+    of the three says nothing."""
+    scores, levels = [1.0, 0.2, -0.3, 0.7], torch.tensor([0, 1, 1, 1])
+    batch = of_lists(scores)
+    output = RewardBTRankedLoss(score_l2=0.1)(replace(batch, levels=levels), Step())
+    pairs = RewardBTLoss(score_l2=0.1)(of_pairs([1.0] * 3, scores[1:]), Step())
+    torch.testing.assert_close(output.values, pairs.values.mean(0, keepdim=True), rtol=0, atol=1e-14)
+    assert output.metrics["pairs_right"].tolist() == [1.0]
+    turned = RewardBTRankedLoss(score_l2=0.1)(replace(of_lists([1.0, 0.7, -0.3, 0.2]), levels=levels), Step())
+    torch.testing.assert_close(turned.values, output.values, rtol=0, atol=1e-14)
+    two = RewardBTRankedLoss()(replace(of_lists([0.1, 0.4, 0.3]), levels=torch.tensor([0, 0, 1])), Step())
+    assert two.metrics["pairs_right"].tolist() == [0.5], "0.1 < 0.3 < 0.4"
+
+
+def test_ranks_that_all_differ_change_nothing():
+    plain, ranked = of_lists(*RANKED), of_lists(*RANKED)
+    here = RewardBTRankedLoss()(plain, Step())
+    there = RewardBTRankedLoss()(replace(ranked, levels=torch.tensor([0, 1, 2, 0, 1])), Step())
+    assert torch.equal(here.values, there.values) and torch.equal(slopes(here, plain), slopes(there, ranked))
 
 
 def test_lists_of_two_are_pairs():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -52,6 +54,45 @@ def test_the_best_alone_is_softmax_cross_entropy():
     scores = torch.randn(5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = plackett_luce(scores.unsqueeze(-1), top_1=True)
     torch.testing.assert_close(found.squeeze(), cross_entropy(scores, torch.tensor(0)))
+
+
+LEVELS = torch.tensor([0, 1, 1, 2])
+
+
+def test_equal_ranks_share_a_denominator():
+    """Breslow's form by hand: the first among all four, each of the two tied ones among three, the last from itself."""
+    a, b, c, d = 1.0, 0.3, 0.6, -0.2
+    among = [math.log(sum(math.exp(r) for r in rest)) for rest in ((a, b, c, d), (b, c, d))]
+    expected = (among[0] - a) + (2 * among[1] - b - c)
+    batch = replace(of_lists([a, b, c, d]), levels=LEVELS)
+    output = RewardPLLoss()(batch, Step())
+    assert output.values.item() == pytest.approx(expected, abs=1e-14)
+    turned = RewardPLLoss()(replace(of_lists([a, c, b, d]), levels=LEVELS), Step())
+    assert turned.values.item() == pytest.approx(expected, abs=1e-14)
+    assert abs(slopes(output.values, batch).sum().item()) < 1e-14
+
+
+def test_a_tie_at_the_end_leaves_which_answer_is_best():
+    lists, levels = of_lists([0.9, 0.3, -0.1, 0.4]), torch.tensor([0, 1, 1, 1])
+    tied = RewardPLLoss()(replace(lists, levels=levels), Step())
+    best = RewardPLLoss(top_1=True)(lists, Step())
+    torch.testing.assert_close(tied.values, best.values, rtol=0, atol=1e-14)
+
+
+def test_several_best_answers_share_the_first_place():
+    batch = replace(of_lists([0.1, 0.8, 0.5]), levels=torch.tensor([0, 0, 1]))
+    output = RewardPLLoss(top_1=True)(batch, Step())
+    target = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(output.values[0], cross_entropy(batch.scores[:, 0], target), rtol=0, atol=1e-14)
+    assert output.metrics["best_first"].tolist() == [1.0], "one of the two has the highest score"
+
+
+def test_ranks_that_all_differ_change_nothing():
+    for loss in (RewardPLLoss(), RewardPLLoss(top_1=True)):
+        plain, ranked = of_lists(*FOUR_RANKED), of_lists(*FOUR_RANKED)
+        here, there = loss(plain, Step()), loss(replace(ranked, levels=torch.arange(4)), Step())
+        assert torch.equal(here.values, there.values)
+        torch.testing.assert_close(slopes(here.values, plain), slopes(there.values, ranked), rtol=0, atol=1e-15)
 
 
 def test_two_answers_are_bradley_terry():

@@ -42,10 +42,11 @@ def reward_report(held: HeldOutScores, prompts: Sequence[str], *, seed: int) -> 
         `lists`, `pairs`, `prompts`, `members`: how many. `accuracy`: share of pairs in which the better answer has the
         higher score, {mean, se, pairs}. `members_accuracy`: {min, mean, max, each}. `by_margin`: the same by quantiles
         of the distance between the scores; `by_length`: by quantiles of the better answer's extra tokens, and
-        `by_longer`: where it is longer, shorter, as long; a range is without its upper end, except the last. `longer_is_better`: accuracy of always preferring the longer
-        answer (a tie counts one half), and by how much the model is better, with a bootstrap interval. `calibration`
-        of sigmoid(difference of scores): `ece`, `log_loss`, `bins`. `agreement` of members (K > 1). `top_1`: share of
-        lists whose best answer has the highest score (lists of more than two).
+        `by_longer`: where it is longer, shorter, as long. A range is without its upper end, except the last one.
+        `longer_is_better`: accuracy of always preferring the longer answer (a tie counts one half), and by how much the
+        model is better, with a bootstrap interval. `calibration` of sigmoid(difference of scores): `ece`, `log_loss`,
+        `bins`. `agreement` of members (K > 1). `top_1`: share of lists whose best answer has the highest score
+        (where lists have more than two answers).
     """
     pairs = ordered_pairs(held)
     cluster_P, count = _clusters([prompts[row] for row in pairs.row.tolist()])

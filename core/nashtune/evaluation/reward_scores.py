@@ -147,7 +147,7 @@ def ordered_pairs(held: HeldOutScores) -> OrderedPairs:
     if held.level is not None:
         strict_P = held.level[better_P] < held.level[worse_P]
         better_P, worse_P = better_P[strict_P], worse_P[strict_P]
-    _, list_P, count_L = held.row[better_P].unique(return_inverse=True, return_counts=True)
+    _, list_P, count_L = torch.unique(held.row[better_P], return_inverse=True, return_counts=True)
     p_P = held.p_chosen[better_P].nan_to_num(1.0)
     other_P = p_P < 0.5
     better_P, worse_P = torch.where(other_P, worse_P, better_P), torch.where(other_P, better_P, worse_P)

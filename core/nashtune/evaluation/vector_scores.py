@@ -126,8 +126,8 @@ def _levels(value: Any, sizes: Sequence[int], where: str) -> Tensor:
     fits = isinstance(value, list) and [len(one) if isinstance(one, list) else 0 for one in value] == list(sizes)
     if not fits or not all(map(_are_ranks, value)):
         raise InputError(
-            f"{where}: {value!r}; give a list for each list of scores, with ranks from 0 that rise by 0 or 1 and are not "
-            f"all equal, such as {list(range(sizes[0]))}"
+            f"{where}: {value!r}; give a list for each list of scores, with ranks from 0 that rise by 0 or 1 and are "
+            f"not all equal, such as {list(range(sizes[0]))}"
         )
     return torch.tensor(list(chain.from_iterable(value)))
 

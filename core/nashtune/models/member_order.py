@@ -77,8 +77,8 @@ def check_passes(head: HeadSpec, trainer: Mapping[str, Any]) -> str | None:
     cut = [name for name, (kind, all_of_it) in WHOLE.items() if not _is(given.get(name, all_of_it), kind, all_of_it)]
     if cut := [*cut, *(["max_time"] if "max_time" in given else [])]:
         raise InputError(
-            f"trainer.{cut[0]}: {given[cut[0]]}, but {why}, and these would not be whole; leave it out (data.limit uses "
-            "fewer rows, trainer.max_epochs fewer passes), or --spec.head.own_order false"
+            f"trainer.{cut[0]}: {given[cut[0]]}, but {why}, and these would not be whole; leave it out (data.limit "
+            "uses fewer rows, trainer.max_epochs fewer passes), or --spec.head.own_order false"
         )
     if given.get("max_steps", -1) < 0:
         return None

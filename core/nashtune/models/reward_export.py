@@ -14,6 +14,7 @@ from nashtune.models.reward_folder import RewardFile
 
 CONFIG, TOKENIZER_CONFIG, TOKEN_MAP = "config.json", "tokenizer_config.json", "special_tokens_map.json"
 TEMPLATE = "chat_template.jinja"
+SHOWN = "{% if add_generation_prompt %}{{ nashtune_text }}{% else %}{{ nashtune_text.rstrip() }}{% endif %}"
 
 
 def finish_export(folder: Path, facts: RewardFile, tokenizer: Any) -> None:
@@ -83,8 +84,7 @@ def _end_at_eos(folder: Path, tokenizer: Any) -> None:
     # Templates are rendered with trim_blocks and lstrip_blocks, and without the newline that ends their source: the
     # newline behind the first tag is the one that is trimmed, and the empty text keeps spaces before the last tag.
     begin, close = "{% set nashtune_text %}\n", "{{ '' }}{% endset %}"
-    shown = "{% if add_generation_prompt %}{{ nashtune_text }}{% else %}{{ nashtune_text.rstrip() }}{% endif %}"
-    wrapped = begin + text.removesuffix("\n") + close + shown
+    wrapped = begin + text.removesuffix("\n") + close + SHOWN
     _check_same_text(tokenizer, text, wrapped)
     (folder / TEMPLATE).write_text(wrapped, encoding="utf-8")
     if (folder / TOKENIZER_CONFIG).is_file():

@@ -86,7 +86,13 @@ def active_head(model: nn.Module) -> nn.Linear:
 
 
 def last_hidden(hidden_NTH: Tensor, batch: TokenBatch) -> Tensor:
-    """Hidden state of the last attended token of each sequence (N, H)."""
+    """Hidden state of the last attended token of each sequence (N, H).
+
+    Raises:
+        ValueError: a sequence has no token.
+    """
+    if not bool(batch.attention_mask.any(1).all()):
+        raise ValueError("a sequence without any token has no score")
     rows = torch.arange(len(hidden_NTH), device=hidden_NTH.device)
     return hidden_NTH[rows, last_positions(batch.attention_mask)]
 

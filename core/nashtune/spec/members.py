@@ -35,8 +35,8 @@ def check_folders(spec: Spec, *, elsewhere: bool = False) -> None:
         return
     named = "paths" if oracle.args.get("paths") else "path"
     given = oracle.args.get(named)
-    folders = given if isinstance(given, list) else [given]
-    if not all(isinstance(one, str) and (elsewhere or not one.startswith(ELSEWHERE)) for one in folders):
+    folders: list[str] = given if isinstance(given, list) else [given] if given is not None else []
+    if not folders or (not elsewhere and any(one.startswith(ELSEWHERE) for one in folders)):
         return
     option = where_and_what(spec.places.get(("oracle", named), oracle.where or "spec"), f"oracle.{named}")
     roots = [resolve_export(one, option) for one in folders]
@@ -71,11 +71,13 @@ def _reader(spec: Spec) -> ComponentSpec | None:
 
 def _refuse_few(count: int | None, oracle: ComponentSpec, who: ComponentSpec, named: str) -> None:
     estimate = oracle.args.get("estimate")
-    least, why = (2, "") if estimate is None else (3, f" (oracle.estimate: {estimate} takes one of them for the reward)")
+    least, why = (
+        (2, "") if estimate is None else (3, f" (oracle.estimate: {estimate} takes one of them for the reward)")
+    )
     if count is None or not 0 < count < least:  # what holds no member at all is refused by the oracle, in its own words
         return
     raise InputError(
         f"{named}: {count} member{'s' if count > 1 else ''}, and {who.kind} '{who.name}' reads the variance of the "
-        f"rewards, which takes at least {least}{why}; train an ensemble (nashtune fit --spec reward_ensemble_heads), or "
-        "use another kl, such as {name: fixed, beta: 0.1}"
+        f"rewards, which takes at least {least}{why}; give an ensemble of more members, or use another kl, such as "
+        "{name: fixed, beta: 0.1}"
     )

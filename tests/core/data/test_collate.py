@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from nashtune.data.collate import CollateExamples, collate_pairs, collate_ranked, completion_batch
@@ -100,4 +102,7 @@ def test_the_completions_of_a_list_stay_together_best_first() -> None:
     assert batch.sizes is not None
     assert batch.sizes.tolist() == [3, 2]
     assert [ids for _, ids in unpad(batch)] == [[1, 2], [1, 3, 3], [1, 4], [5], [6]]
+    assert batch.levels is not None and batch.levels.tolist() == [0, 1, 2, 0, 1]
+    tied = collate_ranked([(0, replace(row([], [1], [2], [3]), levels=(0, 1, 1))), (1, row([], [5], [6]))])
+    assert tied.levels is not None and tied.levels.tolist() == [0, 1, 1, 0, 1]
     assert batch.to("meta").sizes.device.type == "meta"

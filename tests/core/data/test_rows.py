@@ -231,17 +231,18 @@ def test_limit(write) -> None:
     assert len(load_rows(write([GOOD, {**GOOD, "chosen": "c"}, "{broken"]), limit=2)) == 2
 
 
-def test_ranked_lists_are_best_first_and_ties_keep_the_order_of_the_file(write) -> None:
+def test_ranked_lists_are_best_first_and_ties_have_one_level(write) -> None:
     path = write([RANKED, GOOD, {"prompt": "p", "responses": ["a", "b"], "scores": [1, 1]}])
     found = read_rows(path, "ranked")
     assert found.rows == [
         Ranked(prompt="p", responses=("w", "y", "z", "x"), scores=(3.0, 3.0, 2.0, 1.0), where=f"{path}:1"),
         Ranked(prompt="p", responses=("a", "b"), scores=(1.0, 0.0), where=f"{path}:2"),
     ]
+    assert [row.levels for row in found.rows if isinstance(row, Ranked)] == [(0, 0, 1, 2), (0, 1)]
     assert (found.ties, found.no_pair, found.training_rows) == (1, 1, 2)
     assert found.notes() == [
         "1 ranked rows give no pair: their scores are equal",
-        "1 ranked lists have equal scores; among these the order of the file counts",
+        "1 ranked lists have equal scores; these answers are not compared",
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nashtune.data.conversations import Conversations
@@ -51,6 +53,16 @@ def test_lists_are_best_first(tokenizer, write):
     rows, report = run(tokenizer, write([RANKED, ROWS[0]]), "ranked")
     assert [texts(tokenizer, row) for row in rows] == [["pa</s>", "pb</s>", "pc</s>"], ["abcx</s>", "abcyz</s>"]]
     assert (report.kind, report.used) == ("ranked", 2)
+    assert [row.levels for row in rows] == [(0, 1, 2), (0, 1)]
+
+
+def test_equal_scores_are_one_level_and_change_the_fingerprint(tokenizer, write):
+    (strict,), _ = run(tokenizer, write([RANKED]), "ranked")
+    (tied,), _ = run(tokenizer, write([{**RANKED, "scores": [1, 1, 2]}]), "ranked")
+    (other,), _ = run(tokenizer, write([{**RANKED, "scores": [1, 1.5, 2]}]), "ranked")
+    assert (tied.levels, other.levels) == ((0, 1, 1), (0, 1, 2))
+    assert fingerprint([replace(strict, levels=None)]) == fingerprint([strict])
+    assert fingerprint([tied]) != fingerprint([replace(tied, levels=(0, 1, 2))])
 
 
 def test_labels_and_margins_are_in_the_rows_and_in_the_fingerprint(tokenizer, write):
@@ -122,6 +134,16 @@ def test_answers_that_the_template_makes_equal(tokenizer, write):
     path = write([{"prompt": "p", "chosen": "a", "rejected": "a</s>"}])
     with pytest.raises(InputError, match=f"{path}:1: two answers are the same tokens once the template"):
         run(tokenizer, path)
+
+
+def test_an_eos_within_a_plain_answer_is_refused(tokenizer, write):
+    """As for policies. One at its end is the one that is added anyway, and those of the prompt end earlier turns."""
+    path = write([ROWS[0], {**ROWS[0], "rejected": "y</s>z"}])
+    with pytest.raises(InputError, match=f"{path}:2: an answer contains </s> before its end"):
+        run(tokenizer, path)
+    assert run(tokenizer, path, template="chat")[1].used == 2
+    (row,), _ = run(tokenizer, write([{"prompt": "a</s>b", "chosen": "x</s>", "rejected": "y"}]))
+    assert texts(tokenizer, row) == ["a</s>bx</s>", "a</s>by</s>"]
 
 
 def test_rows_that_do_not_fit_the_template_name_their_line(tokenizer, write):

@@ -51,7 +51,7 @@ def test_reinforcement_learning_shows_reward_kl_variance_and_beta(tmp_path: Path
 
 
 def test_a_reward_model_shows_its_scores(tmp_path: Path, panels: dict[str, list[int]]) -> None:
-    lists = {**PAIRS, "train/pairs_right": [(s, 0.7) for s in STEPS]}
+    lists = {**PAIRS, "train/best_over_worst": [(s, 0.7) for s in STEPS]}
     del lists["train/accuracy"]
     draw_curves(Metrics(lists), tmp_path / "curves.png", title="reward_pl", scores=True)
     assert len(panels["Preference accuracy"]) == 3  # with moving mean and the line of chance

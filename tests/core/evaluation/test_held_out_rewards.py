@@ -30,10 +30,29 @@ class Reads(RewardOracle):
 def test_means_errors_and_the_paired_change() -> None:
     oracle = Reads(variance=True)
     found = held_out_rewards(oracle, PROMPTS, ANSWERS)
-    assert oracle.calls == 1, "an ensemble compares the answers of a prompt, so they come in one call"
+    assert oracle.calls == 2, "what a policy's answers get does not depend on another policy's"
     assert found.policies["start"] == pytest.approx({"mean": 2.0, "se": 1 / 3**0.5, "variance": 0.2})
     assert found.policies["now"] == pytest.approx({"mean": 4.0, "se": 12**0.5 / 3**0.5, "variance": 0.4})
     assert found.change == pytest.approx({"mean": 2.0, "se": 7**0.5 / 3**0.5})  # of 1, 0 and 5
+
+
+class Compares(Reads):
+    """Takes away the mean over the answers that a prompt has in the call, as a centred ensemble does."""
+
+    counts_groups = True
+
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Rewards:
+        found = super().score(prompts, completions)
+        away = torch.tensor([found.mean[[p == one for p in prompts]].mean() for one in prompts])
+        return Rewards(mean=found.mean, variance=(found.mean - away).square())
+
+
+def test_rewards_depend_on_no_opponent_and_the_variance_of_a_single_answer_is_not_reported() -> None:
+    both = held_out_rewards(Compares(True), PROMPTS, ANSWERS).policies
+    alone = held_out_rewards(Compares(True), PROMPTS, {"now": ANSWERS["now"]}).policies
+    assert both["now"] == alone["now"] and both["now"]["variance"] is None
+    again = held_out_rewards(Compares(True), ["a", "a"], {"now": ["1", "3"]}).policies
+    assert again["now"]["variance"] == 1.0, "a prompt that is asked twice has two answers"
 
 
 def test_the_table_names_the_variance_only_where_it_is_known() -> None:

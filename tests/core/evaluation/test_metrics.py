@@ -40,9 +40,27 @@ def test_scalar_metrics_are_weighted_by_pairs() -> None:
 
 def test_unpaired_examples_have_a_margin_but_no_accuracy() -> None:
     means = Means()
-    means.update(output([0.0, 0.0, 0.0], [3.0], [1.0, 2.0]), 3, paired=False)
+    means.update(output([0.0, 0.0, 0.0], [3.0], [1.0, 2.0]), 3, kind="examples")
     found = means.compute_and_reset()
     assert "accuracy" not in found and found["margin"] == pytest.approx(1.5)
+
+
+def test_a_soft_label_counts_by_its_probability() -> None:
+    chosen, rejected = torch.tensor([1.0, 0.0, 2.0, 0.0]), torch.zeros(4)
+    p = torch.tensor([0.2, 0.2, 0.9, 0.5], dtype=torch.float64)
+    assert accuracy(chosen, rejected, p).tolist() == pytest.approx([0.2, 0.5, 0.9, 0.5])
+    assert accuracy(rejected, chosen, p).tolist() == pytest.approx([0.8, 0.5, 0.1, 0.5])
+    assert torch.equal(accuracy(chosen, rejected, torch.ones(4)), accuracy(chosen, rejected))
+    means = Means()
+    means.update(output([0.0] * 4, chosen.tolist(), rejected.tolist()), 4, p_chosen=p)
+    assert means.compute_and_reset()["accuracy"] == pytest.approx((0.2 + 0.5 + 0.9 + 0.5) / 4)
+
+
+def test_lists_have_a_name_of_their_own() -> None:
+    means = Means()
+    means.update(output([0.0, 0.0], [1.0, 0.0], [0.0, 1.0]), 2, kind="ranked")
+    found = means.compute_and_reset()
+    assert found["best_over_worst"] == 0.5 and "accuracy" not in found
 
 
 def test_reset_starts_again() -> None:

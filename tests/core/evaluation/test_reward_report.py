@@ -78,6 +78,33 @@ def test_a_list_counts_once_however_many_pairs_it_has() -> None:
     assert reward_report(tied, ["a", "b"], seed=0)["top_1"]["mean"] == 0.25
 
 
+def test_answers_of_the_same_rank_are_no_pair() -> None:
+    """One best and three wrong answers; two best ones and two others."""
+    lists = held([[[3.0], [0.0], [2.0], [1.0]], [[0.0], [2.0], [1.0], [5.0]]], [[1, 9, 2, 3], [4, 3, 2, 1]])
+    strict = reward_report(lists, ["a", "b"], seed=0)
+    tied = HeldOutScores(**{**vars(lists), "level": torch.tensor([0, 1, 1, 1, 0, 0, 1, 1])})
+    pairs = ordered_pairs(tied)
+    assert sorted(pairs.gap[:, 0].tolist()) == [-5.0, -3.0, -1.0, 1.0, 1.0, 2.0, 3.0]
+    assert float(pairs.weight.sum()) == pytest.approx(2.0)
+    found = reward_report(tied, ["a", "b"], seed=0)
+    assert (found["pairs"], found["accuracy"]["mean"]) == (7, pytest.approx((1 + 1 / 4) / 2))
+    assert found["longer_is_better"]["mean"] == pytest.approx((0 + 1) / 2)
+    assert found["top_1"]["mean"] == 0.5 and strict["pairs"] == 12
+    best = HeldOutScores(**{**vars(tied), "scores": tied.scores.index_fill(0, torch.tensor([4, 5]), 5.0)})
+    assert reward_report(best, ["a", "b"], seed=0)["top_1"]["mean"] == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_soft_labels_say_how_often_an_order_is_right() -> None:
+    """Scores and length prefer the chosen answer, which is the better one with probability 1/4."""
+    soft = held([[[1.0], [0.0]]] * 3, [[2, 1]] * 3, p=0.25)
+    found = reward_report(soft, ["a", "b", "c"], seed=0)
+    assert (found["accuracy"]["mean"], found["longer_is_better"]["mean"]) == (0.25, 0.25)
+    assert found["longer_is_better"]["above"]["mean"] == 0.0
+    assert {name: one["pairs"] for name, one in found["by_longer"].items()} == {"longer": 0, "shorter": 3, "equal": 0}
+    other = held([[[0.0], [1.0]]] * 3, [[1, 2]] * 3, p=0.75)  # the same with the sides changed
+    assert reward_report(other, ["a", "b", "c"], seed=0) == found
+
+
 def test_soft_labels_enter_the_log_loss() -> None:
     soft = held([[[1.0], [0.0]]] * 3, [[1, 1]] * 3, p=0.25)
     found = reward_report(soft, ["a", "b", "c"], seed=0)["calibration"]["log_loss"]
@@ -133,6 +160,23 @@ def test_both_orders_are_averaged_and_a_change_of_verdict_is_counted() -> None:
     assert alone["calibration"]["bins"][0]["claimed"] == pytest.approx(0.5682534929)
 
 
+def test_log_odds_without_limits_stay_finite() -> None:
+    found = comparison_report(compared([1000.0, 900.0, -1000.0, 999.0, 800.0, -801.0]), list("aabbcc"))
+    assert found["accuracy"]["mean"] == pytest.approx(1 / 3), "the sum of the log-odds decides: 1900, -1 and -1"
+    # sure, right; then the means of two certain verdicts that contradict each other, at log-odds of nearly 0
+    assert found["calibration"]["log_loss"] == pytest.approx(2 * math.log(2) / 3)
+
+
+def test_comparisons_with_soft_labels() -> None:
+    soft = HeldOutScores(**{**vars(compared(ODDS)), "p_chosen": torch.full((4,), 0.25, dtype=torch.float64)})
+    found = comparison_report(soft, ["a", "a", "b", "b"])
+    assert found["accuracy"]["mean"] == 0.25
+    # the better one is the other, which comes first where this one comes second: verdicts wrong, right; wrong, wrong
+    assert (found["accuracy_first"]["mean"], found["accuracy_second"]["mean"]) == (0.5, 0.25)
+    hard = comparison_report(compared(ODDS), ["a", "a", "b", "b"])
+    assert found["position_bias"]["first"]["mean"] == pytest.approx(hard["position_bias"]["first"]["mean"])
+
+
 def test_a_pair_that_was_seen_in_one_order_is_left_out() -> None:
     assert comparison_report(compared(ODDS[:3]), ["a", "a", "b", "b"])["pairs"] == 1
 
@@ -152,4 +196,5 @@ def test_the_table_fits_a_terminal_and_the_report_is_json(kind: str) -> None:
     Console(file=stream, width=80).print(reward_table(report, title="held-out rows"))
     text = stream.getvalue()
     assert f"{report['accuracy']['mean']:.3f} ±" in text and "ECE" in text
+    assert kind == "comparisons" or text.count(" to below ") == 6
     assert "…" not in text and len([line for line in text.splitlines() if "│" in line]) < 25

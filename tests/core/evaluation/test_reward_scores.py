@@ -52,6 +52,20 @@ def test_lists_of_unequal_sizes() -> None:
     assert found["length"] == [6, 7, 3, 5, 4, 2]
 
 
+def test_ranks_come_along_and_scores_may_be_put_on_another_scale() -> None:
+    batch = replace(token_batch(SIZES, kind="ranked"), rows=torch.tensor([7, 3]), sizes=torch.tensor([4, 2]))
+    collected = HeldOut(comparisons=False)
+    for levels in (None, torch.tensor([0, 1, 1, 2, 0, 1])):
+        part = replace(batch, levels=levels)
+        collected.update(part, output(part, SCORES))
+        found = collected.compute_and_reset()
+        assert found is not None and found.level is not None
+        assert found.level.tolist() == [0, 1, 0, 1, *([2, 3] if levels is None else [1, 2])]
+    scaled = found.rescaled([2.0, 0.5], [1.0, -1.0])
+    torch.testing.assert_close(scaled.scores[:, 0], 2.0 * found.scores[:, 0] + 1.0)
+    torch.testing.assert_close(scaled.scores[:, 1], 0.5 * found.scores[:, 1] - 1.0)
+
+
 def test_one_score_of_one_pair_keeps_its_shape() -> None:
     batch = replace(token_batch(SIZES[:2]), p_chosen=torch.tensor([0.75]))
     collected = HeldOut(comparisons=False)

@@ -34,6 +34,18 @@ def test_lists_of_different_lengths_keep_their_shape():
     assert result.further["pairs_right"] == [1.0, 0.0]
 
 
+def test_equal_ranks_are_an_input_of_lists():
+    inputs = {"scores": [[1.0, 0.2, -0.3], [0.5, 0.9]]}
+    strict = run_case(resolve("reward_bt_ranked"), {"inputs": {**inputs, "levels": [[0, 1, 2], [0, 1]]}})
+    assert strict == run_case(resolve("reward_bt_ranked"), {"inputs": inputs})
+    tied = run_case(resolve("reward_pl"), {"inputs": {**inputs, "levels": [[0, 1, 1], [0, 1]]}})
+    top = run_case(resolve("reward_pl"), {"inputs": inputs, "params": {"loss": {"top_1": True}}})
+    assert tied["loss"] == pytest.approx(top["loss"], abs=1e-15)
+    for wrong in ([[0, 1], [0, 1]], [[0, 0, 0], [0, 1]], [[0, 2, 3], [0, 1]], [[1, 1, 2], [0, 1]], 3):
+        with pytest.raises(InputError, match=r"levels: .* ranks from 0 that rise by 0 or 1"):
+            run_case(resolve("reward_pl"), {"inputs": {**inputs, "levels": wrong}})
+
+
 def test_an_input_that_the_loss_does_not_read_is_said(monkeypatch):
     from nashtune_plugins.reward_bt import RewardBTLoss
 

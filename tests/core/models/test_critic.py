@@ -13,6 +13,7 @@ from nashtune.interfaces import TokenBatch
 from nashtune.logprobs import EngineName, get_engine
 from nashtune.models.critic import ValueHead, make_critic
 from nashtune.models.policy import HFPolicy
+from nashtune.models.reward_policy import RewardPolicy
 
 
 def with_head(policy: HFPolicy) -> ValueHead:
@@ -71,3 +72,15 @@ def test_the_critic_is_trained_and_kept_with_the_policy(tiny: Path, load: Callab
     torch.nn.init.ones_(head.linear.weight)
     policy.load_trainable_state_dict(state)
     assert bool((head.linear.weight == 0).all())
+
+
+def test_a_run_folder_stands_for_its_export(
+    tiny: Path, tmp_path: Path, load: Callable[..., HFPolicy], load_reward: Callable[..., RewardPolicy]
+) -> None:
+    (tmp_path / "run").mkdir()
+    load_reward(tiny, members=2).save_pretrained(tmp_path / "run" / "export")
+    (tmp_path / "run" / "config.yaml").write_text("spec: reward_bt\n")
+    policy = load(tiny)
+    found = [make_critic("reward_model", policy, str(tmp_path / name)) for name in ("run", "run/export")]
+    for name, weight in found[0].state_dict().items():
+        assert torch.equal(weight, found[1].state_dict()[name]), name

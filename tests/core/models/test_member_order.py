@@ -36,7 +36,32 @@ def test_what_a_member_reads_depends_on_nothing_but_seed_row_pass_and_its_number
 
 @pytest.mark.parametrize("epochs", [None, -1, 0, 1, 3])
 def test_an_odd_number_of_epochs_is_refused(epochs: int | None) -> None:
-    check_passes(HeadSpec(), epochs)
+    check_passes(HeadSpec(), {"max_epochs": epochs})
     with pytest.raises(InputError, match=r"trainer\.max_epochs: .*even number such as 2"):
-        check_passes(HeadSpec(own_order=True), epochs)
-    check_passes(HeadSpec(own_order=True), 4)
+        check_passes(HeadSpec(own_order=True), {"max_epochs": epochs})
+    assert check_passes(HeadSpec(own_order=True), {"max_epochs": 4}) is None
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        {"limit_train_batches": 0.5},
+        {"limit_train_batches": 1},
+        {"overfit_batches": 1},
+        {"overfit_batches": 0.5},
+        {"max_time": "00:01:00:00"},
+    ],
+)
+def test_epochs_that_are_not_whole_are_refused(cut: dict[str, object]) -> None:
+    (name,) = cut
+    assert check_passes(HeadSpec(), cut) is None
+    with pytest.raises(InputError, match=rf"trainer\.{name}: .* these would not be whole; leave it out"):
+        check_passes(HeadSpec(own_order=True), {"max_epochs": 2, **cut})
+
+
+def test_a_step_limit_is_noted_and_what_shortens_nothing_is_not() -> None:
+    head, whole = HeadSpec(own_order=True), {"limit_train_batches": 1.0, "overfit_batches": 0, "max_time": None}
+    for steps in ({}, {"max_steps": -1}):
+        assert check_passes(head, {"max_epochs": 2, **whole, **steps}) is None
+    note = check_passes(head, {"max_epochs": 2, "max_steps": 5})
+    assert note is not None and note.startswith("trainer.max_steps: 5 may end the run in the middle of two epochs")

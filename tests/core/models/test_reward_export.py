@@ -15,7 +15,7 @@ from nashtune.data.conversations import Conversations
 from nashtune.errors import InputError
 from nashtune.models.config import LoraSettings
 from nashtune.models.normaliser import Normaliser
-from nashtune.models.reward_export import _check_same_text, finish_export, padding_token
+from nashtune.models.reward_export import finish_export, padding_token
 from nashtune.models.reward_folder import REWARD_FILE, RewardFile, read_reward_file
 from nashtune.models.reward_head import active_head
 from nashtune.models.reward_policy import RewardPolicy
@@ -246,12 +246,13 @@ def test_whitespace_of_a_template_stays(chatml: Callable[..., Any], tmp_path: Pa
         end_at_eos(chatml(before + CHATML + after), tmp_path)
 
 
-def test_a_template_that_cannot_be_wrapped_is_refused(chatml: Callable[..., Any], tmp_path: Path) -> None:
-    """A template that extends none, but stops what is around it."""
-    tokenizer = chatml(CHATML + "{% set nashtune_text = 1 %}")
-    end_at_eos(tokenizer, tmp_path)  # its own variable of that name is of the inner block
-    with pytest.raises(InputError, match="cannot be saved so that it ends where the score is read"):
-        _check_same_text(tokenizer, CHATML, "x" + CHATML)
+def test_a_template_that_would_say_something_else_is_refused(
+    chatml: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = chatml(CHATML)
+    monkeypatch.setattr("nashtune.models.reward_export.SHOWN", "{{ nashtune_text }}")
+    with pytest.raises(InputError, match=r"ends where the score is read: .*<\|im_end\|>.n' and not"):
+        finish_export(tmp_path, FACTS, tokenizer)
 
 
 def test_a_tokenizer_without_a_token_to_pad_with_says_so(

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from nashtune.errors import InputError
 from nashtune.models.config import LoraSettings, PolicyConfig
 from nashtune.models.locate import locate
+from nashtune.models.normaliser import Normaliser
 from nashtune.models.preflight import preflight
 from nashtune.models.reward_folder import REWARD_FILE, head_width, read_reward_file
 from nashtune.models.reward_policy import RewardPolicy
@@ -95,6 +96,22 @@ def test_a_language_model_is_not_trained_from_a_reward_model(reward: Path, adapt
     for path in (reward, adapter):
         with pytest.raises(InputError, match="is a reward model, and this spec trains a language model"):
             preflight(PolicyConfig(path=str(path)))
+
+
+def test_a_gain_that_is_not_carried_over_is_said(
+    tiny: Path, reward: Path, load_reward: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    config = PolicyConfig(path=str(reward))
+    preflight(config, head=HeadSpec(members=3))  # gain 1, bias 0
+    policy = load_reward(tiny, members=3)
+    policy.normaliser = Normaliser(gain=[2.0] * 3, bias=[0.0] * 3)
+    policy.save_pretrained(reward)
+    preflight(config, head=HeadSpec(members=3, normalise="bias"))
+    assert "gain" not in caplog.text
+    preflight(config, head=HeadSpec(members=3))
+    assert f"policy.path: {reward} has a gain and a bias, which are not carried over" in caplog.text
+    assert "--spec.head.normalise gain_bias" in caplog.text
 
 
 def test_adapters_go_on_layers_that_a_reward_model_has(tiny: Path) -> None:

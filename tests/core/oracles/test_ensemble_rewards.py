@@ -76,7 +76,7 @@ def test_gain_and_bias_template_and_length_of_an_export_are_kept_to(three, tmp_p
     oracle = RewardModelOracle(path=str(folder), device="cpu")
     texts = ["one", "a text of more than ten tokens"]
     assert torch.equal(oracle.score(["p"] * 2, texts).mean, raw.score(["p"] * 2, texts).mean * 2 - 1)
-    assert oracle.counts() == {"scored": 2, "shortened": 1}
+    assert oracle.counts() == {"scored": 2, "shortened": 1, "answers_cut": 1}
     assert ensemble(folder, folder).score(["p"], ["one"]).members.tolist() == [
         [pytest.approx(float(oracle.score(["p"], ["one"]).mean))] * 2
     ]

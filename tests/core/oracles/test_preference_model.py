@@ -9,6 +9,7 @@ import torch
 
 from nashtune.data.budget import budget_batches, padded
 from nashtune.errors import InputError
+from nashtune.models.preference_file import PREFERENCE_FILE, PreferenceFile
 from nashtune.oracles.preference_model import PreferenceModelOracle
 
 TEMPLATE = "{prompt} A: {first} B: {second}"
@@ -116,6 +117,32 @@ def test_plain_questions_go_without_a_chat_template(folder, tmp_path):
     judge.prepare()
     ids = judge._questions([("Hi</s>", "one</s>", "two")])[0]
     assert ids.count(2) == 1 and ids[-1] == 2  # the template's special token is one, those in the texts are text
+
+
+def test_a_folder_says_how_it_was_asked_and_the_run_has_the_last_word(folder, tmp_path):
+    trained = shutil.copytree(folder, tmp_path / "run" / "export")
+    (tmp_path / "run" / "config.yaml").write_text("spec: preference_pm\n")
+    text = "Which?\n{prompt}\n1 {first}\n2 {second}\n"
+    PreferenceFile(template="plain", question=text, answers=("1", "2"), max_length=30).write(trained)
+    asked = {"template": "plain", "prompt_template": text, "tokens": ("1", "2")}
+    expected = oracle(folder, **asked).compare(PROMPTS, FIRST, SECOND)
+    by_file = PreferenceModelOracle(path=str(tmp_path / "run"), device="cpu")
+    assert torch.equal(by_file.compare(PROMPTS, FIRST, SECOND), expected)
+    lengths = [len(ids) + 1 for ids in by_file._questions(list(zip(PROMPTS, FIRST, SECOND, strict=True)))]
+    assert by_file.counts()["longer_than_trained"] == 2 * sum(length > 30 for length in lengths[:3]) > 0
+    for name, value in asked.items():
+        given = {"template": "chat", "prompt_template": TEMPLATE, "tokens": ("A", "B")}
+        one = PreferenceModelOracle(path=str(trained), device="cpu", **{name: given[name]})
+        other = PreferenceModelOracle(path=str(folder), device="cpu", **{**asked, name: given[name]})
+        assert torch.equal(one.compare(PROMPTS, FIRST, SECOND), other.compare(PROMPTS, FIRST, SECOND)), value
+
+
+def test_a_file_that_is_not_ours_is_refused(folder, tmp_path):
+    trained = shutil.copytree(folder, tmp_path / "export")
+    for content, words in (("{}", "is not what nashtune writes"), ('{"answers": ["A", "B"], "template": "x"}', "'x'")):
+        (trained / PREFERENCE_FILE).write_text(content)
+        with pytest.raises(InputError, match=words):
+            oracle(trained).prepare()
 
 
 def test_answers_may_contain_braces(folder):

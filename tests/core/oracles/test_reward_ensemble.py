@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from nashtune.errors import InputError
 from nashtune.oracles.reward_ensemble import RewardEnsembleOracle
 from nashtune.oracles.reward_model import RewardModelOracle
 
@@ -139,3 +141,22 @@ def test_loading_draws_no_random_numbers_of_the_run(adapters):
 def test_nothing_asked_loads_nothing():
     found = RewardEnsembleOracle(path="missing").score([], [])
     assert found.mean.shape == found.variance.shape == (0,)
+
+
+def test_a_run_folder_stands_for_its_export(heads, three, tmp_path):
+    for name, model in (("heads", heads), ("a", three[0]), ("b", three[1])):
+        shutil.copytree(model, tmp_path / name / "export")
+        (tmp_path / name / "config.yaml").write_text("spec: reward_bt\n")
+        (tmp_path / name / "checkpoints").mkdir()
+    found = RewardEnsembleOracle(path=str(tmp_path / "heads"), members=4, device="cpu").score(["Hi"], ["Hello."])
+    expected = RewardEnsembleOracle(path=str(heads), members=4, device="cpu").score(["Hi"], ["Hello."])
+    assert torch.equal(found.members, expected.members)
+    members = [str(tmp_path / name) for name in ("a", "b")]
+    found = RewardEnsembleOracle(paths=members, device="cpu").score(["Hi"], ["Hello."])
+    expected = RewardEnsembleOracle(paths=[str(path) for path in three[:2]], device="cpu").score(["Hi"], ["Hello."])
+    assert torch.equal(found.members, expected.members)
+    shutil.rmtree(tmp_path / "b" / "export")
+    with pytest.raises(InputError, match=r"oracle\.paths\[1\]: .*b is the folder of a run that has"):
+        RewardEnsembleOracle(paths=members, device="cpu").prepare()
+    with pytest.raises(InputError, match=r"exported no model yet; let it end, or .*: nashtune export .*/b$"):
+        RewardEnsembleOracle(path=members[1], device="cpu").prepare()

@@ -95,7 +95,19 @@ def test_a_long_prompt_loses_its_beginning_and_is_counted(folder):
     scored = oracle.score(["x" * 30, "Hi"], ["An answer.", "ok"]).mean
     whole = chat_ids(folder, "x" * 30, "An answer.")
     assert scored[0].item() == pytest.approx(by_hand(folder, [whole[0], *whole[-19:]]), abs=2e-6)
-    assert oracle.counts() == {"scored": 2, "shortened": 1}
+    assert oracle.counts() == {"scored": 2, "shortened": 1, "answers_cut": 0}
+
+
+@pytest.mark.parametrize("template", ["chat", "plain"])
+def test_an_answer_that_loses_its_beginning_is_counted_apart(folder, template):
+    """One token per letter: so many stand before the answer, one behind it."""
+    oracle = RewardModelOracle(path=str(folder), device="cpu", max_length=12, template=template)
+    oracle.prepare()
+    answer = "a" * (12 - 1 - 1)  # the first token of all and the last one are kept
+    for text, cut in ((answer, 0), (answer + "a", 1), (answer + "aaa", 2)):
+        oracle.score(["Why?"], [text])
+        assert oracle.counts()["answers_cut"] == cut, text
+    assert oracle.counts()["shortened"] == 3
 
 
 def test_the_model_s_positions_bound_the_input(folder):

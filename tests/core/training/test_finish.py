@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.nn.functional import logsigmoid
 
 from lab import Lab, write_rows
 from nashtune.cli.main import main
+from nashtune.oracles.reward_ensemble import RewardEnsembleOracle
 
 SHORT = ("--trainer.max_epochs", "4")
 
@@ -28,9 +30,10 @@ def test_a_reward_model_reports_how_it_orders_held_out_pairs(
     found = report(run)
     verdicts = found["verdicts"]
     assert (verdicts["pairs"], verdicts["prompts"], verdicts["members"]) == (6, 6, members)
-    assert verdicts["accuracy"]["mean"] == pytest.approx(found["held_out"]["accuracy"])
     if members == 1:
-        assert verdicts["calibration"]["log_loss"] == pytest.approx(found["held_out"]["loss"], rel=1e-5)
+        assert verdicts["accuracy"]["mean"] == pytest.approx(found["held_out"]["accuracy"])
+    assert verdicts["calibration"]["log_loss"] == pytest.approx(of_the_folder(run, lab), rel=1e-4)
+    assert verdicts["calibration"]["log_loss"] != pytest.approx(found["held_out"]["loss"], rel=1e-2)
     longer = [len(row["chosen"]) > len(row["rejected"]) for row in rows(lab)]
     assert verdicts["longer_is_better"]["mean"] == pytest.approx(sum(longer) / 6), "bytes are tokens here"
     assert ("agreement" in verdicts) == (members > 1)
@@ -45,6 +48,15 @@ def test_a_reward_model_reports_how_it_orders_held_out_pairs(
     card = (run / "export" / "README.md").read_text()
     for text in (f"Members: {members}", "| pair accuracy |", "preferring the longer", "(ECE)", "6 held-out pairs"):
         assert text in card, text
+
+
+def of_the_folder(run: Path, lab: Lab) -> float:
+    """Bradley-Terry loss of held-out rows under the oracle that reads the folder."""
+    oracle = RewardEnsembleOracle(path=str(run / "export"), device="cpu")
+    oracle.prepare()
+    prompts = [row["prompt"] for row in rows(lab)]
+    chosen, rejected = (oracle.score(prompts, [row[side] for row in rows(lab)]).mean for side in ("chosen", "rejected"))
+    return float(-logsigmoid(chosen - rejected).mean())
 
 
 def rows(lab: Lab) -> list[dict[str, Any]]:
@@ -75,7 +87,20 @@ def test_ranked_lists_are_reported_by_list(lab: Lab) -> None:
     run = lab.fit(*SHORT, spec="reward_bt_ranked")
     verdicts = report(run)["verdicts"]
     assert (verdicts["lists"], verdicts["pairs"], verdicts["top_1"]["lists"]) == (9, 3 * (1 + 3 + 6), 9)
-    assert verdicts["accuracy"]["mean"] == pytest.approx(report(run)["held_out"]["pairs_right"])
+    held_out = report(run)["held_out"]
+    assert verdicts["accuracy"]["mean"] == pytest.approx(held_out["pairs_right"])
+    assert "best_over_worst" in held_out and "accuracy" not in held_out
+
+
+def test_equal_scores_are_neither_trained_nor_measured(lab: Lab) -> None:
+    answers = ["Yes, lovely!", "Yes", "No, not at all", "No"]
+    for name, scores in (("train", [1, 0, 0, 0]), ("validation", [2, 2, 1, 1])):
+        some: list[dict[str, object]] = [{"prompt": f"Do you like {i}?", "responses": answers} for i in range(6)]
+        write_rows(lab.folder / f"{name}.jsonl", [{**row, "scores": scores} for row in some])
+    found = report(lab.fit(*SHORT, spec="reward_bt_ranked"))
+    assert (found["verdicts"]["lists"], found["verdicts"]["pairs"]) == (6, 6 * 4)
+    assert found["verdicts"]["accuracy"]["mean"] == pytest.approx(found["held_out"]["pairs_right"])
+    assert "6 ranked lists have equal scores; these answers are not compared" in found["data"]["train"]["notes"]
 
 
 def test_a_preference_model_reports_both_orders(lab: Lab) -> None:

@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lab import Lab, pair_rows
 from nashtune.cli.main import main
+from nashtune.errors import InputError
 from nashtune.models.reward_folder import REWARD_FILE
 from nashtune.oracles.reward_model import RewardModelOracle
 from nashtune.training.checkpoint import newest_checkpoint
@@ -154,9 +155,8 @@ def test_a_run_whose_end_failed_is_exported(
             assert (lab.folder / run / "export" / name).read_bytes() == (expected / "export" / name).read_bytes()
     message = refused("export", "b")
     assert "head.normalise: gain_bias are measured" in message and "--ckpt_path last --run_dir b" in message
-    assert "has exported no model yet" in refused(
-        *("check", "rloo", "--spec.oracle", "reward_model", "--spec.oracle.path", "b")
-    )
+    with pytest.raises(InputError, match=r"oracle\.path: b is the folder of a run that has exported no model yet"):
+        RewardModelOracle(path="b").prepare()
     assert main(["fit", "--ckpt_path", "last", "--run_dir", "b"]) == 0
     assert (lab.folder / "b/export" / REWARD_FILE).read_bytes() == (scaled / "export" / REWARD_FILE).read_bytes()
 
