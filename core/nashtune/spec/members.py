@@ -17,7 +17,7 @@ FOLDERS = (
     "nashtune.oracles.preference_model:PreferenceModelOracle",
 )
 """Oracles whose `path` (of an ensemble also `paths`) is the folder of a model."""
-ELSEWHERE = ("demo:", "hub:")  # made ready or downloaded when the run starts
+ELSEWHERE = ("demo:", "hub:", "@")  # made ready, downloaded, or written by an earlier stage of a pipeline
 
 
 def check_folders(spec: Spec, *, elsewhere: bool = False) -> None:

@@ -64,8 +64,8 @@ def check_run(spec: Spec, runs: Runs) -> Checked:
         check_epochs(options["trainer"], runs, found)
     if spec.head is not None:
         with found.catch():
-            if note := check_passes(spec.head, options["trainer"]):
-                notes.append(f"note: {note}")
+            if shortened := check_passes(spec.head, options["trainer"]):
+                notes.append(f"note: {shortened}")
     if "train" in rows and kind != "prompts":
         notes += _steps(spec, rows["train"], kind, options["data"], options["trainer"])
     if kind == "prompts" and options["data"]["validation"] is None:

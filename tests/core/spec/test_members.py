@@ -104,6 +104,7 @@ def test_fit_refuses_before_data_and_models_are_looked_at(heads, capsys) -> None
 
 def test_folders_of_the_hub_are_looked_at_when_the_run_has_them(heads, monkeypatch) -> None:
     folder = heads(1)
+    check("@members/export")
     monkeypatch.setattr("nashtune.spec.members.resolve_export", lambda path, option: folder)
     check("hub:somebody/reward")
     spec = with_oracle("uncertainty_rlhf", {"name": "reward_ensemble", "path": "hub:somebody/reward"})
