@@ -1,26 +1,16 @@
 """The interfaces of DESIGN: what the core defines and plugins implement. Importing this imports no torch."""
 
-from nashtune.interfaces.batch import (
-    Advantages,
-    Anchor,
-    ExampleBatch,
-    LogProbs,
-    LossBatch,
-    LossOutput,
-    PairBatch,
-    RolloutBatch,
-    ScoreBatch,
-    Step,
-    TokenBatch,
-)
+from nashtune.interfaces.batch import Anchor, ExampleBatch, LogProbs, LossBatch, LossOutput, PairBatch, Step, TokenBatch
 from nashtune.interfaces.kl import KLController
 from nashtune.interfaces.loss import Loss
 from nashtune.interfaces.oracle import Oracle, PreferenceOracle, Prompt, RewardOracle, Rewards
 from nashtune.interfaces.pairing import Comparisons, Paired, Pairing, Pairs
 from nashtune.interfaces.policy import LogProbEngine, Policy
 from nashtune.interfaces.reference import Reference
+from nashtune.interfaces.rollouts import Advantages, RolloutBatch
 from nashtune.interfaces.sampler import Completion, Sampler, Surroundings
 from nashtune.interfaces.schedule import Round, Schedule
+from nashtune.interfaces.scores import ScoreBatch
 from nashtune.interfaces.stage import Outcome, Planned, Stage, Work
 
 __all__ = [

@@ -11,6 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from nashtune.interfaces.rollouts import RolloutBatch
+from nashtune.interfaces.scores import ScoreBatch
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -168,91 +171,6 @@ class ExampleBatch:
     anchors: Mapping[str, Tensor] = field(default_factory=dict)
     policy_mismatched: Tensor | None = None
     anchors_mismatched: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RolloutBatch:
-    """What a policy-gradient loss sees: S completions that the policy drew, token by token.
-
-    Nothing is padded and no prompt token is here: every (M,) tensor holds the completions' own tokens, EOS included.
-
-    Args:
-        token_logp: log pi(y_n|x, y_<n) of every token, with gradient, completions one after another (M,).
-        sequence: Which completion each token belongs to, 0 ... S-1 (M,).
-        lengths: Completion tokens, EOS included (S,).
-        score: What the oracle said of each completion: P(y > y') against an opponent's, or a reward (S,).
-        anchors: Per-token log-probs under the spec's references, by name (M,).
-        group: Which prompt each completion answers (S,); the completions of a prompt need not be neighbours.
-        finished: Whether it ended by EOS or a stop string, and not at the length limit (S,).
-        variance: Of the reward (S,), where the oracle knows it.
-        old: Log-prob of each token under the policy that drew it (M,), before the update.
-        old_value: Critic's value before each token, before the update (M,).
-        value: The same now, with gradient (M,).
-        old_value_end: Critic's value after the last token, before the update (S,).
-        value_end: The same now, with gradient (S,).
-        advantage: What `Loss.advantages` made (M,).
-        target: What the critic learns: returns (M,).
-        target_end: What it learns of the state after the last token (S,).
-        weight: Share of each completion in what is averaged over completions (S,); None: equal shares. Where all
-            completions of a prompt are enumerated it is their probability.
-    """
-
-    token_logp: Tensor
-    sequence: Tensor
-    lengths: Tensor
-    score: Tensor
-    anchors: Mapping[str, Tensor] = field(default_factory=dict)
-    group: Tensor | None = None
-    finished: Tensor | None = None
-    variance: Tensor | None = None
-    old: Tensor | None = None
-    old_value: Tensor | None = None
-    value: Tensor | None = None
-    old_value_end: Tensor | None = None
-    value_end: Tensor | None = None
-    advantage: Tensor | None = None
-    target: Tensor | None = None
-    target_end: Tensor | None = None
-    weight: Tensor | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Advantages:
-    """What a policy-gradient loss computes once before an update, over all of its completions; without gradient.
-
-    Args:
-        advantage: Coefficient of each token's log-ratio (M,).
-        target: What the critic learns (M,); None without a critic.
-        target_end: What it learns of the state after the last token (S,), where a reward comes there.
-        metrics: Values to log: one per completion (S,), or scalars.
-    """
-
-    advantage: Tensor
-    target: Tensor | None = None
-    target_end: Tensor | None = None
-    metrics: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreBatch:
-    """What a reward loss sees: lists of completions of one prompt, best first. A pair is a list of two.
-
-    Args:
-        scores: Score of each completion by each member, with gradient, the lists one after another (N, K).
-        sizes: Completions of each list, >= 2 (L,).
-        levels: Place of each completion in its list, 0 for the best, and the same for those of which none is better
-            (N,); not decreasing within a list, whose first and last one differ. None: all differ.
-        margin: By how much the first of a list of two should win, >= 0 (L,).
-        p_chosen: P(first > second), in [0, 1], of lists of two (L,).
-        share: Weight of each list in each member's loss (L, K); None: 1. Members read the data in orders of their own.
-    """
-
-    scores: Tensor
-    sizes: Tensor
-    levels: Tensor | None = None
-    margin: Tensor | None = None
-    p_chosen: Tensor | None = None
-    share: Tensor | None = None
 
 
 LossBatch = PairBatch | ExampleBatch | RolloutBatch | ScoreBatch

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nashtune.interfaces.batch import LossBatch, RolloutBatch
+    from nashtune.interfaces.batch import LossBatch
+    from nashtune.interfaces.rollouts import RolloutBatch
 
 
 class KLController(ABC):

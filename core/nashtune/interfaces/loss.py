@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from nashtune.interfaces.batch import Advantages, LossBatch, LossOutput, RolloutBatch, RowKind, Step
+    from nashtune.interfaces.batch import LossBatch, LossOutput, RowKind, Step
+    from nashtune.interfaces.rollouts import Advantages, RolloutBatch
 
 
 class Loss(ABC):

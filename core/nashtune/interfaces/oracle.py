@@ -74,6 +74,8 @@ class Oracle:
 
     Attributes:
         chosen_by_run: True for the placeholder of specs that leave the oracle to the run file.
+        model_argument: Argument that names the folder of the one reward model whose scores these are, where a critic
+            may start as its copy.
         placement: Arguments that say where it runs, how patiently, and what it does without an answer: a run that is
             taken up again may change them.
         gives_variance: Whether its rewards carry a variance.
@@ -81,6 +83,7 @@ class Oracle:
     """
 
     chosen_by_run: ClassVar[bool] = False
+    model_argument: ClassVar[str | None] = None
     gives_variance: ClassVar[bool] = False
     counts_groups: ClassVar[bool] = False
     placement: ClassVar[tuple[str, ...]] = ()

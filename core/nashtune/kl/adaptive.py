@@ -26,7 +26,8 @@ from nashtune.rl.estimators import drawn, per_completion
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nashtune.interfaces.batch import LossBatch, RolloutBatch
+    from nashtune.interfaces.batch import LossBatch
+    from nashtune.interfaces.rollouts import RolloutBatch
 
 CLIP = 0.2
 """Largest relative error that moves β, of either sign (paper and code)."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nashtune.interfaces.batch import ExampleBatch, PairBatch, ScoreBatch
+from nashtune.interfaces.batch import ExampleBatch, PairBatch
 from nashtune.interfaces.kl import KLController
+from nashtune.interfaces.scores import ScoreBatch
 
 if TYPE_CHECKING:
     from jsonargparse.typing import PositiveFloat

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nashtune.errors import InputError
 from nashtune.logprobs.positions import model_inputs, predicted
-from nashtune.models.locate import locate, resolve_export
+from nashtune.models.locate import ModelFolder, locate, resolve_export
 from nashtune.models.preflight import load_tokenizer
 from nashtune.models.reward_folder import head_width, read_reward_file
 from nashtune.models.reward_head import last_hidden
@@ -24,6 +24,9 @@ from nashtune.spec.model import HeadSpec
 if TYPE_CHECKING:
     from nashtune.interfaces import TokenBatch
     from nashtune.models.policy import HFPolicy
+
+
+OPTION = "spec.loss.value_init: reward_model (spec.oracle.path)"
 
 
 class ValueHead(nn.Module):
@@ -81,23 +84,45 @@ def make_critic(init: str, policy: HFPolicy, path: str | None) -> nn.Module:
         path: The oracle's folder, where it has one; a run folder stands for its export.
 
     Raises:
-        InputError: the oracle is no single reward model with weights of its own, or its tokens are not the policy's.
+        InputError: as `check_critic`.
     """
     if init == "zero":
         return ValueHead(int(policy.loaded().config.get_text_config().hidden_size)).to(policy.device)
-    option = "spec.loss.value_init: reward_model (spec.oracle.path)"
-    if path is None:
-        raise InputError(f"{option}: the spec's oracle has no folder that a critic could start from; use zero")
-    folder = locate(str(resolve_export(path, option)), option)
-    members = head_width(folder, option)
-    if members is None:
-        raise InputError(f"{option}: {path} is a language model without a score head; use zero")
-    if load_tokenizer(policy.config.path).get_vocab() != load_tokenizer(folder.path, option).get_vocab():
-        raise InputError(f"{option}: {path} has another vocabulary, and a critic reads the policy's tokens; use zero")
-    head = HeadSpec(members=members)
-    attention = policy.config.attention
-    loaded = load_reward_model(folder, head, precision="fp32", attention=attention, merge=True, seed=0, option=option)
-    file = read_reward_file(folder.path, option)
+    folder, members = check_critic(policy.config.path, path)
+    loaded = load_reward_model(
+        folder,
+        HeadSpec(members=members),
+        precision="fp32",
+        attention=policy.config.attention,
+        merge=True,
+        seed=0,
+        option=OPTION,
+    )
+    file = read_reward_file(folder.path, OPTION)
     gain = torch.tensor(file.gain) if file is not None else torch.ones(members)
     bias = torch.tensor(file.bias) if file is not None else torch.zeros(members)
     return RewardCritic(loaded.model, gain, bias).to(policy.device)
+
+
+def check_critic(policy: str, path: str | None) -> tuple[ModelFolder, int]:
+    """Whether a critic can start from the oracle's model, without reading a weight.
+
+    Args:
+        policy: Path of the policy.
+        path: The oracle's folder, where it has one.
+
+    Returns:
+        The reward model's folders, and the outputs of its head.
+
+    Raises:
+        InputError: the oracle is no single reward model with weights of its own, or its tokens are not the policy's.
+    """
+    if path is None:
+        raise InputError(f"{OPTION}: the spec's oracle has no folder that a critic could start from; use zero")
+    folder = locate(str(resolve_export(path, OPTION)), OPTION)
+    members = head_width(folder, OPTION)
+    if members is None:
+        raise InputError(f"{OPTION}: {path} is a language model without a score head; use zero")
+    if load_tokenizer(policy).get_vocab() != load_tokenizer(folder.path, OPTION).get_vocab():
+        raise InputError(f"{OPTION}: {path} has another vocabulary, and a critic reads the policy's tokens; use zero")
+    return folder, members

@@ -58,6 +58,7 @@ class RewardEnsembleOracle(RewardOracle):
     gives_variance: ClassVar[bool] = True
     counts_groups: ClassVar[bool] = True
     placement: ClassVar[tuple[str, ...]] = ("batch_tokens", "device")
+    model_argument: ClassVar[str | None] = "path"
 
     def __init__(
         self,

@@ -42,6 +42,7 @@ class RewardModelOracle(RewardOracle):
     """
 
     placement: ClassVar[tuple[str, ...]] = ("batch_tokens", "device")
+    model_argument: ClassVar[str | None] = "path"
 
     def __init__(
         self,

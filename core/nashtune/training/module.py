@@ -32,6 +32,7 @@ from nashtune.models.member_order import member_share
 from nashtune.models.policy import HFPolicy, PolicyConfig
 from nashtune.models.reward_policy import RewardPolicy
 from nashtune.references.anchored import AnchoredReference
+from nashtune.spec.gamerules import attribute
 from nashtune.spec.resolve import build, resolve
 from nashtune.training.objective import Objective
 from nashtune.training.optimizer import LearningRate, configure
@@ -79,6 +80,13 @@ class AlignmentModule(LightningModule):
         self.validated_at = -1  # optimiser steps done when held-out metrics were last measured
 
     @property
+    def oracle_model(self) -> str | None:
+        """Folder of the oracle's reward model, where it is one."""
+        oracle = self.spec.oracle
+        argument = attribute(oracle, "model_argument", None) if oracle is not None else None
+        return cast("str | None", oracle.args.get(argument)) if oracle is not None and argument is not None else None
+
+    @property
     def data(self) -> PreferenceData | GameData:
         """The data module of the running trainer."""
         return cast("PreferenceData | GameData", cast(Any, self.trainer).datamodule)
@@ -89,8 +97,7 @@ class AlignmentModule(LightningModule):
             return
         self.policy.load()
         if self.loss.uses_values:
-            oracle = self.spec.oracle.args.get("path") if self.spec.oracle is not None else None
-            self.policy.critic = make_critic(self.loss.critic_init, self.policy, oracle)
+            self.policy.critic = make_critic(self.loss.critic_init, self.policy, self.oracle_model)
         anchors = any(isinstance(phase, Anchor) for one in self.schedule.rounds() for phase in one.phases)
         if self.is_game and anchors and self.loss.rows != "rollouts":
             # one model in memory: anchor phases score the round's rows with the snapshot in the live policy. Rollouts

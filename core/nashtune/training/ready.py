@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from nashtune.errors import InputError
+from nashtune.models.critic import check_critic
 from nashtune.models.member_order import check_passes
 from nashtune.models.preflight import load_tokenizer, preflight
 from nashtune.models.sizes import context_length
@@ -48,6 +49,8 @@ def ready(cli: NashtuneCLI, stage: str, console: Console, *, completion_room: in
         template=cli.datamodule.template,
         head=module.spec.head,
     )
+    if module.loss.uses_values and module.loss.critic_init == "reward_model":
+        check_critic(module.policy.config.path, module.oracle_model)
     tokenizer = load_tokenizer(module.policy.config.path)
     game = {"completion_room": completion_room} if module.is_game else {}
     cli.datamodule.bind(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from lab import Lab
 from nashtune.journal.records import read_completions, read_scores
@@ -144,6 +145,33 @@ def test_the_exported_model_has_no_critic(game: Lab) -> None:
     for folder in (run / "export", game.folder / "out"):
         index = json.loads((folder / "config.json").read_text())
         assert index["architectures"][0].endswith("ForCausalLM")
+
+
+def of_heads(heads: Path) -> tuple[str, ...]:
+    oracle = ("--spec.oracle", "reward_ensemble", "--spec.oracle.path", str(heads), "--spec.oracle.members", "3")
+    return (*SIZES, *oracle, "--spec.loss.value_init", "reward_model")
+
+
+def test_a_critic_may_start_as_the_reward_model_and_goes_on_with_the_run(game: Lab, heads: Path) -> None:
+    run_file = yaml.safe_load(game.run_file.read_text())
+    del run_file["spec"]["oracle"]
+    game.run_file.write_text(yaml.safe_dump(run_file))
+    options = of_heads(heads)
+    whole = game.fit(*options, spec="ppo", run="whole")
+    first = Journal(whole / "journal").read_tensors(1, "measured-000000")["old_value"]
+    assert bool((first != 0).any()), "the reward model's scores, not zero"
+    assert any(name.startswith("critic.model.") for name in weights(whole))
+    game.fit(*options, "--trainer.max_steps", "3", spec="ppo", run="part")
+    resumed = game.fit("--ckpt_path", "last", *options, "--trainer.max_steps", "-1", spec=None, run="part")
+    assert same(whole, resumed)
+
+
+def test_a_critic_without_a_reward_model_is_refused_before_weights_are_loaded(
+    game: Lab, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nashtune.models.policy.HFPolicy.load", lambda *_: pytest.fail("weights were loaded"))
+    command = ("fit", "--spec", "ppo", "--config", str(game.run_file), "--run_dir", str(game.folder / "run"))
+    assert "value_init: reward_model" in refused(*command, *SIZES, "--spec.loss.value_init", "reward_model")
 
 
 def test_with_lora_the_critic_trains_beside_the_adapter(game: Lab) -> None:
