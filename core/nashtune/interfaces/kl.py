@@ -67,6 +67,14 @@ class KLController(ABC):
         """
         return None
 
+    def check_round(self, completions: int) -> None:
+        """Called before the policy loads with the most completions that an update on rollouts will have.
+
+        Raises:
+            InputError: the controller cannot work with so many, or so few.
+        """
+        return None
+
     def observe_round(self, means: Mapping[str, float], completions: int) -> None:
         """Called once after each update on rollouts.
 

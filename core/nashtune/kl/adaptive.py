@@ -66,18 +66,20 @@ class AdaptiveKL(KLController):
         self.gain = gain
 
     def beta(self, batch: LossBatch) -> Tensor:
-        """The current β as a scalar on the batch's device, in the dtype of its log-probs, float32 at least.
+        """The current β as a scalar on the batch's device, in the dtype of its log-probs, float32 at least."""
+        return scalar_beta(self.value, batch)
+
+    def check_round(self, completions: int) -> None:
+        """Refuse a horizon so short that one update could move β to 0 or below.
 
         Raises:
-            InputError: the horizon is so short that one update could move β to 0 or below.
+            InputError: it is.
         """
-        completions = len(cast("RolloutBatch", batch).lengths)
         if self.gain == "horizon" and CLIP * completions >= self.horizon:
             raise InputError(
-                f"kl.horizon: {self.horizon:g} with {completions} completions an update could move beta by "
+                f"kl.horizon: {self.horizon:g}, and an update has {completions} completions, which could move beta by "
                 f"{CLIP * completions / self.horizon:.0%} at once, below 0; give more than {CLIP * completions:g}"
             )
-        return scalar_beta(self.value, batch)
 
     def report(self, batch: LossBatch, beta: Tensor) -> dict[str, Tensor]:
         """`kl`: for each rollout, the sum over its tokens of log π/π_ref before the update (S,)."""

@@ -100,6 +100,8 @@ class Game:
         orders = self.orders()
         self._module.planned_steps = sum(order.steps for order in orders)
         self._refuse_stale_rollouts(orders)
+        if self._module.kl is not None and self._module.schedule.scores:
+            self._module.kl.check_round(max(order.size for order in orders))
         return GameData(
             self._prompts,
             lambda: self.table(trainer(), progress),

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from nashtune.errors import InputError
 from nashtune.interfaces import RolloutBatch
 from nashtune.kl.adaptive import AdaptiveKL
 
@@ -88,3 +89,11 @@ def test_beta_is_a_scalar_of_float32_or_wider():
     half = rollouts([[-1.0]], [[-1.0]], torch.bfloat16)
     assert AdaptiveKL(beta=0.1).beta(half).dtype == torch.float32
     assert AdaptiveKL(beta=0.1).beta(TWO).shape == ()
+
+
+def test_a_horizon_that_one_update_could_jump_over_is_refused() -> None:
+    """0.2 * 512 / 102 is more than 1: beta would be 0 or below after an update far below the target."""
+    AdaptiveKL(beta=0.1, horizon=103).check_round(512)
+    with pytest.raises(InputError, match=r"512 completions.*give more than 102\.4"):
+        AdaptiveKL(beta=0.1, horizon=102).check_round(512)
+    AdaptiveKL(beta=0.1, horizon=102, gain="constant").check_round(512)

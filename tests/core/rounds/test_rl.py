@@ -174,6 +174,16 @@ def test_a_critic_without_a_reward_model_is_refused_before_weights_are_loaded(
     assert "value_init: reward_model" in refused(*command, *SIZES, "--spec.loss.value_init", "reward_model")
 
 
+def test_a_horizon_shorter_than_an_update_is_refused_before_weights_are_loaded(
+    game: Lab, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nashtune.models.policy.HFPolicy.load", lambda *_: pytest.fail("weights were loaded"))
+    command = ("fit", "--spec", "rloo", "--config", str(game.run_file), "--run_dir", str(game.folder / "run"))
+    adaptive = ("--spec.kl", "adaptive", "--spec.kl.beta", "0.1", "--spec.kl.horizon", "1")
+    message = refused(*command, *SIZES, *adaptive)
+    assert "kl.horizon: 1, and an update has 8 completions" in message and "give more than 1.6" in message
+
+
 def test_with_lora_the_critic_trains_beside_the_adapter(game: Lab) -> None:
     run = game.fit(*SIZES, "--policy.lora.r", "2", spec="ppo")
     state = weights(run)
