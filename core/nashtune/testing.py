@@ -16,7 +16,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def tiny_model(folder: Path, *, seed: int = 0, layers: int = 2, hidden: int = 32, tie: bool = True) -> Path:
+def tiny_model(folder: str | Path, *, seed: int = 0, layers: int = 2, hidden: int = 32, tie: bool = True) -> Path:
     """Save a random two-layer Llama with a byte-level tokenizer (no merges), and return its folder.
 
     The tokenizer knows every byte, so any text round-trips; EOS is `</s>`, and padding shares its id as in many real
@@ -33,6 +33,7 @@ def tiny_model(folder: Path, *, seed: int = 0, layers: int = 2, hidden: int = 32
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+    folder = Path(folder)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = ["<unk>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>"]
     vocab = {token: i for i, token in enumerate(special + alphabet)}

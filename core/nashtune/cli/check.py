@@ -8,7 +8,9 @@ from typing import Any
 
 from nashtune.cli.output import print_json
 from nashtune.errors import InputError
+from nashtune.interfaces import Oracle
 from nashtune.spec.findings import Findings
+from nashtune.spec.gamerules import attribute
 from nashtune.spec.games import check_game
 from nashtune.spec.locate import list_specs
 from nashtune.spec.resolve import build, resolve
@@ -32,7 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("spec", nargs="?", metavar="SPEC", help="name or file of a spec (or --spec SPEC, as for fit)")
     parser.add_argument("--config", metavar="RUN", help="run file by name or path; may be given several times, layered")
     parser.add_argument("--all", action="store_true", help="check every spec that is known by name")
-    parser.add_argument("--build", action="store_true", help="also construct each component, which loads torch")
+    parser.add_argument(
+        "--build",
+        action="store_true",
+        help="also construct components and prepare the oracle; loads torch",
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON list: name, ok, findings, notes, plan")
 
 
@@ -101,9 +107,16 @@ def _check(name: str | None, args: argparse.Namespace) -> tuple[str, Checked]:
     if source is None:
         raise InputError("check: which spec? Give its name or file, or --all; `nashtune list` shows the names")
     spec = resolve(source, [*runs.overrides, *args.line.overrides])
-    if args.build:
-        for _, component in spec.components():
-            build(component)
+    built = [build(component) for _, component in spec.components()] if args.build else []
     if not runs.data:
         check_game(spec)
-    return name or spec.name, check_run(spec, runs) if runs.data else Checked()
+        return name or spec.name, Checked()
+    checked = check_run(spec, runs)
+    oracle = spec.oracle
+    if args.build:
+        for one in built:
+            if isinstance(one, Oracle) and not one.chosen_by_run:
+                one.prepare()
+    elif oracle is not None and attribute(oracle, "model_argument", None) is not None:
+        checked.notes.append(f"oracle '{oracle.name}': the model's files are looked at by fit, or by check --build")
+    return name or spec.name, checked

@@ -10,7 +10,7 @@ from typing import Any
 
 from nashtune.cli.output import print_json, print_table
 from nashtune.errors import InputError
-from nashtune.pipeline.folder import SAVED, choose_folder, held, save
+from nashtune.pipeline.folder import SAVED, choose_folder, held, refuse_another, save
 from nashtune.pipeline.journal import Record
 from nashtune.pipeline.load import PREFIX, load_pipeline, run_option
 from nashtune.pipeline.runner import check_stages, refuse_changed_settings, run_stages
@@ -79,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
         print(line, file=stream, flush=True)
 
     with held(folder) as lock:
+        refuse_another(folder, pipeline)
         refuse_changed_settings(pipeline, planned, folder)
         save(folder, pipeline)
         say(f"pipeline {pipeline.name}: {len(pipeline.stages)} stages in {folder}")

@@ -225,8 +225,9 @@ class TabularRunner:
 def _refuse_other_rows(loss: Loss, spec: Spec) -> None:
     if loss.rows == "rollouts":
         raise InputError(
-            f"verify {spec.name}: a policy-gradient loss has no population minimiser here; `nashtune verify nash_md` "
-            "proves the mirror-descent form"
+            f"verify {spec.name}: a policy gradient has no population minimiser on a game of preferences. Against "
+            'rewards give a bandit: --game FILE.json with "rewards", "sigma" and "reference"; of nash_md_pg and '
+            "nash_ema_pg, `nashtune verify nash_md` proves the mirror-descent form"
         )
     if loss.rows != "pairs":
         raise InputError(

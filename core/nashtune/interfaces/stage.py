@@ -17,7 +17,8 @@ class Planned:
     """What a stage is going to do.
 
     Args:
-        settings: Everything that its result depends on, as plain data. A run that goes on must have the same.
+        settings: Everything that its result depends on, as plain data. A run that goes on must have the same, but for
+            what `Stage.placement` and `Stage.decides` name.
         files: Files and folders that it reads; their content is compared as well. References to outputs of earlier
             stages (`@filter/train`) may stand among them.
         notes: What was found to be right, in sentences.
@@ -68,11 +69,15 @@ class Stage(ABC):
 
     Attributes:
         outputs: Names of what it makes; later stages write `@STAGE/NAME`.
-        placement: Arguments that say how it works and not what comes out: a run that goes on may change them.
+        placement: Arguments that say how it works and not what comes out, but for rounding: a run that goes on may
+            change them.
+        decides: Arguments that are read only after the costly work, whose parts are kept: a stage that has begun and is
+            not done goes on with others. Once it is done, they are settings like all others.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ()
     placement: ClassVar[tuple[str, ...]] = ()
+    decides: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def check(self, runs: Runs) -> Planned:

@@ -23,7 +23,7 @@ from nashtune.spec.run import Runs
 from nashtune.spec.runcheck import check_run
 
 SPLITS = ("train", "validation", "test")
-SHOWN = ("accuracy", "loss")
+SHOWN = ("accuracy", "best_over_worst", "loss")
 """Held-out figures in the final table."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,9 @@ import yaml
 
 from nashtune.errors import InputError
 from nashtune.files import write_bytes_atomically
+from nashtune.pipeline.form import STAGES, check_form
 from nashtune.pipeline.model import Pipeline
+from nashtune.spec.loader import read_yaml
 
 SAVED = "pipeline.yaml"
 LOCK = ".lock"
@@ -42,6 +44,30 @@ def choose_folder(asked: str | None, name: str) -> Path:
                 "--run_dir out for a numbered one"
             )
     return folder
+
+
+def refuse_another(folder: Path, pipeline: Pipeline) -> None:
+    """Refuse a folder that belongs to a pipeline of another name or of other stages.
+
+    Raises:
+        InputError: it does, or its pipeline.yaml was altered and cannot be read.
+    """
+    path = folder / SAVED
+    if not path.exists():
+        return
+    located = read_yaml(path)
+    check_form(located)
+    there = located.data.get("name", path.stem), list(located.data[STAGES])
+    here = pipeline.name, [stage.name for stage in pipeline.stages]
+    if there != here:
+        raise InputError(
+            f"--run_dir: {folder} holds the pipeline {_called(*there)}, and this is {_called(*here)}; choose another "
+            "--run_dir, or leave it out for a numbered one"
+        )
+
+
+def _called(name: str, stages: Sequence[str]) -> str:
+    return f"{name} (stages {', '.join(stages)})"
 
 
 def save(folder: Path, pipeline: Pipeline) -> None:

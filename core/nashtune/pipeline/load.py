@@ -162,6 +162,7 @@ def _stage(draft: StageDraft, found: Collector) -> StageSpec | None:
             own=draft.saved(),
             outputs=tuple(info.attributes.get("outputs", ())),
             placement=tuple(info.attributes.get("placement", ())),
+            decides=tuple(info.attributes.get("decides", ())),
             notes=tuple(draft.unused()),
         )
     return None

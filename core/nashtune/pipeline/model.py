@@ -36,6 +36,7 @@ class StageSpec:
         own: Its sections alone, as they were given: what `run` says in a saved pipeline.
         outputs: Names of what it makes.
         placement: Arguments that a run which goes on may change.
+        decides: Arguments that it may change as long as the stage is not done.
         notes: What a user should know of its settings, in sentences.
     """
 
@@ -45,6 +46,7 @@ class StageSpec:
     own: Mapping[str, Any] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     placement: tuple[str, ...] = ()
+    decides: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 

@@ -19,7 +19,7 @@ from nashtune.models.sizes import context_length
 from nashtune.pipeline.perplexity_plot import draw
 from nashtune.pipeline.perplexity_report import Verdict, make_report
 from nashtune.pipeline.perplexity_rows import Candidates, encode, read_candidates, select, to_lines
-from nashtune.pipeline.perplexity_rules import bucket_name, kept, limits
+from nashtune.pipeline.perplexity_rules import READS, bucket_name, kept, limits
 from nashtune.pipeline.perplexity_score import Scored, Scorer
 from nashtune.samplers.policy import PolicySampler
 
@@ -66,9 +66,11 @@ def filter_rows(stage: PerplexityFilterStage, settings: Mapping[str, Any], work:
     verdicts, lines = _verdicts(stage, read.rows, scored, passes)
     report = {"settings": dict(settings), **make_report(read, verdicts, found, stage.borders, own)}
     if not lines:
+        reads = [*READS[stage.rule.name], *(["pair_gap"] if stage.settings["pair_gap"] is not None else [])]
+        options = " or ".join(f"--stages.{work.folder.name}.{name}" for name in reads)
         raise InputError(
             f"the filter keeps none of {len(verdicts)} rows: {_words(report, stage.borders)}; loosen the rule "
-            f"({stage.rule.name})"
+            f"({stage.rule.name}) with {options}: in the same --run_dir what is scored is not scored again"
         )
     write_bytes_atomically(work.folder / "scores.jsonl", to_lines([_score_line(one) for one in verdicts]))
     write_bytes_atomically(work.folder / "report.json", (json.dumps(report, indent=2) + "\n").encode())

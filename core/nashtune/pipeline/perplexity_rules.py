@@ -17,6 +17,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from nashtune.errors import InputError
+
 RuleName = Literal["absolute", "own_quantile", "zscore", "band", "topk"]
 READS: dict[str, tuple[str, ...]] = {
     "absolute": ("tau",),
@@ -128,11 +130,20 @@ def limits(rule: Rule, own: Sequence[tuple[float, int]], borders: Sequence[int])
         rule: The rule.
         own: (nll, tokens) of the model's own samples.
         borders: Of the buckets; none for one bucket.
+
+    Raises:
+        InputError: there are fewer own samples in all than the rule takes.
     """
+    least = LEAST_OWN.get(rule.name, 0)
+    if len(own) < least:
+        raise InputError(
+            f"rule: {rule.name} takes at least {least} own samples, and there are {len(own)} in all; use a rule that "
+            "takes fewer, such as own_quantile, or begin anew with more samples or own_prompts"
+        )
     found = []
     for bucket in range(len(borders) + 1):
         here = [nll for nll, tokens in own if bucket_of(tokens, borders) == bucket]
-        pooled = len(here) < LEAST_OWN.get(rule.name, 0)
+        pooled = len(here) < least
         used = [nll for nll, _ in own] if pooled else here
         low, high = 0.0, None
         match rule:

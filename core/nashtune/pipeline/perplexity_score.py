@@ -1,7 +1,8 @@
 """Log-probs of answers under the model that is to be trained, and answers of its own.
 
-Work is done and journalled in parts; a part's batches depend on the part alone, so that a killed filter which goes on
-finds the same numbers, to the last bit, as one that was not killed.
+Work is done and journalled in parts; a part's batches depend on the part and on `batch_tokens` alone, so that a killed
+filter which goes on with the same `batch_tokens` finds the same numbers, to the last bit, as one that was not killed.
+With another one, parts that are left to score have other batches, and their numbers other last bits.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Scorer:
         engine: Log-prob engine.
         folder: Where the journal lies.
         cpu: Whether to stay on the CPU though there is a GPU.
-        batch_tokens: Largest batch in tokens, with padding.
+        batch_tokens: Largest batch in tokens, with padding. What is journalled already keeps the batches that it had.
         say: Prints a line of progress.
     """
 

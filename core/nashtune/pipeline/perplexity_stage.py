@@ -15,7 +15,7 @@ from nashtune.errors import InputError
 from nashtune.interfaces.stage import Outcome, Planned, Stage, Work
 from nashtune.pipeline.layers import untyped
 from nashtune.pipeline.perplexity_rows import PAIR, ApplyTo, read_candidates
-from nashtune.pipeline.perplexity_rules import NEEDS_OWN, READS, Rule
+from nashtune.pipeline.perplexity_rules import LEAST_OWN, NEEDS_OWN, READS, Rule
 from nashtune.pipeline.refer import is_reference
 from nashtune.spec.run import Runs
 from nashtune.spec.runoptions import check_settings
@@ -52,16 +52,28 @@ class PerplexityFilterStage(Stage):
             those of all lengths count.
         model: Folder of the model to score under; none for the run's policy.
         sources: Files of rows; none for the run's data.train.
-        samples: Own answers to each prompt, for the rules that need them.
+        samples: Own answers to each prompt, for the rules that need them; zscore needs 2 in all.
         own_prompts: Prompts that they are drawn for, picked by the seed; none for all.
         temperature: Of own samples: as the model is used.
         top_p: Of own samples.
         max_new_tokens: Longest own sample, in tokens.
-        batch_tokens: Largest batch in tokens, with padding.
+        batch_tokens: Largest batch in tokens, with padding. Another one changes numbers in their last bits.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("train", "report")
     placement: ClassVar[tuple[str, ...]] = ("batch_tokens",)
+    decides: ClassVar[tuple[str, ...]] = (
+        "rule",
+        "tau",
+        "q",
+        "z",
+        "lo",
+        "hi",
+        "n",
+        "apply_to",
+        "pair_gap",
+        "length_buckets",
+    )
 
     def __init__(
         self,
@@ -111,6 +123,11 @@ class PerplexityFilterStage(Stage):
                 raise ValueError(
                     f"rule: {rule} does not read {name}, but {' and '.join(READS[rule])}; set {name} to none"
                 )
+        if own_prompts is not None and samples * own_prompts < LEAST_OWN.get(rule, 0):
+            raise ValueError(
+                f"samples: {samples} for each of own_prompts: {own_prompts} prompts; rule {rule} takes at least "
+                f"{LEAST_OWN[rule]} own samples in all, so raise one of the two"
+            )
         if rule == "band" and lo is not None and hi is not None and lo > hi:
             raise ValueError(f"lo {lo:g} is above hi {hi:g}, so nothing would be kept")
         borders = length_buckets or []

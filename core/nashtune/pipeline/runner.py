@@ -99,7 +99,7 @@ def refuse_changed_settings(pipeline: Pipeline, planned: dict[str, Planned], fol
     """Compare every stage that began with its record; a change in the last one does not wait for the first one's work.
 
     Raises:
-        InputError: a stage began with other settings.
+        InputError: a stage began with other settings, and not only with another decision that it has yet to make.
     """
     for stage in pipeline.stages:
         record = read_record(folder, stage.name)
@@ -107,12 +107,13 @@ def refuse_changed_settings(pipeline: Pipeline, planned: dict[str, Planned], fol
             continue
         here = {"name": stage.component.name, **plain(planned[stage.name].settings)}
         there = {"name": record.component, **record.settings}
-        changes = list(differences(_meaning(there, stage.placement), _meaning(here, stage.placement)))
+        free = (*stage.placement, *(stage.decides if record.state == "begun" else ()))
+        changes = list(differences(_meaning(there, free), _meaning(here, free)))
         refuse_changes(folder, stage.name, "settings", changes, after=_begun_after(pipeline, stage, folder))
 
 
-def _meaning(settings: dict[str, Any], placement: tuple[str, ...]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name not in placement}
+def _meaning(settings: dict[str, Any], free: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in free}
 
 
 def _begun_after(pipeline: Pipeline, stage: StageSpec, folder: Path) -> list[str]:
@@ -123,11 +124,10 @@ def _begun_after(pipeline: Pipeline, stage: StageSpec, folder: Path) -> list[str
 def _begin(
     pipeline: Pipeline, stage: StageSpec, planned: Planned, folder: Path, path_of: Callable[[str], str]
 ) -> Record:
-    """The stage's record; a new one is written before the stage writes anything."""
+    """The stage's record, with the settings that it goes on with, written before the stage writes anything."""
     inputs = {name: _digest_of(Path(path_of(name) if is_reference(name) else name)) for name in planned.files}
-    record = read_record(folder, stage.name)
+    record, settings = read_record(folder, stage.name), plain(planned.settings)
     if record is None:
-        settings = plain(planned.settings)
         record = Record(
             stage=stage.name, component=stage.component.name, state="begun", settings=settings, inputs=inputs
         )
@@ -136,6 +136,9 @@ def _begin(
     after = _begun_after(pipeline, stage, folder)
     changed = [f"{name} is another file" for name in inputs if record.inputs.get(name) != inputs[name]]
     refuse_changes(folder, stage.name, "what it reads", changed, after=after)
+    if record.state == "begun" and record.settings != settings:
+        record = replace(record, settings=settings)
+        write_record(folder, record)
     for name, output in record.outputs.items():
         path = folder / output["path"]
         if not path.exists() or (output["sha256"] and digest(path) != output["sha256"]):

@@ -49,6 +49,11 @@ def prepare(rows: Sequence[RolloutRow], loss: Loss, kl: KLController | None, rou
     with torch.no_grad():
         scored = replace(batch, score=loss.judged(batch))
         beta = kl.beta(scored) if kl is not None else None
+        if beta is not None and not isinstance(beta, Tensor):  # anybody's class may be behind it
+            raise InputError(
+                f"kl {type(kl).__name__}: beta() returns a tensor, a scalar or one number for each of {len(rows)} "
+                f"rollouts, and gave {type(beta).__name__}"
+            )
         if kl is not None and beta is not None:
             scored = replace(scored, score=kl.reward(scored, beta))
         if int(batch.lengths.min()) < 1:

@@ -58,7 +58,8 @@ def count_members(root: Path, option: str) -> int | None:
     from nashtune.models.reward_folder import head_width, read_reward_file
 
     if model_in(root) != root:
-        return sum(entry.is_dir() and not entry.name.startswith(".") for entry in root.iterdir())
+        # other folders are no members; the oracle, which wants none beside them, names them in its own words
+        return sum(not entry.name.startswith(".") and model_in(entry) is not None for entry in root.iterdir())
     card = read_reward_file(root, option)
     return card.members if card is not None else head_width(locate(str(root), option), option)
 

@@ -209,5 +209,7 @@ def newest_checkpoint(run_dir: Path) -> Path:
     """
     found = sorted((run_dir / "checkpoints").glob("step=*.ckpt"), key=lambda p: int(p.stem.partition("=")[2]))
     if not found:
+        if not run_dir.is_dir():
+            raise InputError(f"{run_dir}: there is no such run folder; start the run again, without --ckpt_path")
         raise InputError(f"{run_dir}: no checkpoint in {run_dir / 'checkpoints'}; has this run saved one yet?")
     return found[-1]

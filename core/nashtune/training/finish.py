@@ -49,7 +49,8 @@ def finish(
         "steps": trainer.global_step,
         "held_out": cli.model.held_out,
         "sampled_kl": samples.kl,
-        "beta": controller.get("beta", metrics.last("train/beta")),
+        # in reinforcement learning β belongs to a round; a micro-batch's mean is of some of its answers
+        "beta": controller.get("beta", metrics.last("rollout/beta") or metrics.last("train/beta")),
         "throughput": throughput.summary(),
         "data": {split: report.as_dict() for split, report in cli.datamodule.reports.items()},
     }

@@ -129,3 +129,16 @@ def test_a_saved_config_stands_alone(folder, tiny, capsys):
 def test_a_wrong_command_line(argv, said, capsys):
     assert main(["check", *argv]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_build_looks_at_the_oracles_model(folder, tiny, heads, capsys):
+    """Without it the files are not opened, and the command says so."""
+    (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"Hello {i}"}) + "\n" for i in range(4)))
+    (folder / "run.yaml").write_text(f"policy: {{path: {tiny}}}\ndata: {{train: prompts.jsonl, prompts_per_round: 2}}\n")
+    command = ["check", "uncertainty_rlhf_rloo", "--config", "run.yaml", "--spec.schedule.steps", "2"]
+    command += ["--spec.oracle.path", str(heads), "--spec.oracle.members"]
+    assert main([*command, "3"]) == 0
+    assert "the model's files are looked at by fit, or by check --build" in capsys.readouterr().out
+    assert main([*command, "3", "--build"]) == 0
+    assert main([*command, "5", "--build"]) == 2
+    assert "3 outputs" in capsys.readouterr().err

@@ -146,9 +146,51 @@ def test_the_picture_is_a_picture(alone, line):
     assert (line.folder / "out/filter/histogram.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
-def test_a_filter_that_keeps_nothing_is_an_error(alone, capsys):
-    alone("rule=absolute", "tau=1.5", code=2)
-    assert "the filter keeps none of 24 rows" in capsys.readouterr().err
+def test_a_filter_that_keeps_nothing_goes_on_with_a_looser_rule(alone, line, refused, monkeypatch):
+    """What the message says to do works: scores and own samples are kept, and the rows are those of a fresh folder."""
+    (line.folder / "alone.yaml").write_text(FILTER)
+    command = ["run", "alone.yaml", "--config", str(line.run_file), "--run_dir", "out"]
+    said = refused(*command, "--stages.filter.q", "0.0")
+    assert "the filter keeps none of 24 rows" in said
+    assert "loosen the rule (own_quantile) with --stages.filter.q: in the same --run_dir what is scored" in said
+    assert "--stages.filter.q or --stages.filter.pair_gap: " in refused(
+        *command, "--stages.filter.q", "0.0", "--stages.filter.pair_gap", "0.5"
+    )
+    assert "samples: 2 there, 3 here" in refused(*command, "--stages.filter.samples", "3")
+    with monkeypatch.context() as patched:
+        patched.setattr(Scorer, "_loaded", lambda *args: pytest.fail("scored or drawn again"))
+        report, rows = alone("q=1.0")
+    record = json.loads((line.folder / "out/filter/stage.json").read_text())
+    assert (record["state"], record["settings"]["q"], report["settings"]["q"]) == ("done", 1.0, 1.0)
+    assert alone("q=1.0", folder="fresh") == (report, rows)
+    assert rows
+    assert "settings changed since this stage began" in refused(*command, "--stages.filter.q", "0.9")
+    with monkeypatch.context() as patched:
+        patched.setattr(Scorer, "_loaded", lambda *args: pytest.fail("scored or drawn again"))
+        assert alone("q=1.0") == (report, rows)
+
+
+def test_another_rule_may_take_over_a_filter_that_has_begun(alone, line, monkeypatch):
+    alone("rule=absolute", "tau=1.000001", code=2)
+    monkeypatch.setattr(Scorer, "_loaded", lambda *args: pytest.fail("scored again"))
+    report, rows = alone("rule=topk", "n=1", "length_buckets=[8]", "apply_to=any")
+    assert report["settings"]["rule"] == "topk"
+    assert len(rows) == report["rows"]["kept"] > 0
+
+
+def test_a_z_score_takes_two_own_samples(alone, line, refused):
+    """Where it can be known they are asked for at once, else when they are drawn."""
+    (line.folder / "alone.yaml").write_text(FILTER)
+    command = ["run", "alone.yaml", "--config", str(line.run_file), "--run_dir", "out"]
+    z = ["--stages.filter.rule", "zscore", "--stages.filter.z", "50", "--stages.filter.samples", "1"]
+    said = refused(*command, *z, "--stages.filter.own_prompts", "1")
+    assert "samples: 1 for each of own_prompts: 1 prompts; rule zscore takes at least 2 own samples" in said
+    assert not (line.folder / "out").exists()
+    write_rows(line.folder / "one.jsonl", [{"prompt": "Q", "chosen": "yes", "rejected": "no"}])
+    said = refused(*command, *z, "--data.train", "one.jsonl")
+    assert "rule: zscore takes at least 2 own samples, and there are 1 in all; use a rule" in said
+    report, rows = alone("data.train=one.jsonl", "samples=1", "rule=own_quantile", "q=1.0", "apply_to=any")
+    assert report["own_samples"]["samples"] == len(rows) == 1  # the other rule goes on in the same folder
 
 
 @pytest.mark.parametrize(

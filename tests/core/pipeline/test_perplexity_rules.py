@@ -6,6 +6,7 @@ import statistics
 
 import pytest
 
+from nashtune.errors import InputError
 from nashtune.pipeline.perplexity_rules import (
     Rule,
     bucket_name,
@@ -99,6 +100,17 @@ def test_buckets_have_limits_of_their_own(name: str):
     answers = [(1.9, 4), (1.9, 5)]
     if name == "own_quantile":
         assert kept(rule, answers, ["x", "x"], [short, long, longest], [4, 100]) == [False, True]
+
+
+def test_too_few_own_samples_in_all_are_refused():
+    with pytest.raises(InputError, match=r"rule: zscore takes at least 2 own samples, and there are 1 in all; use a"):
+        limits(Rule(name="zscore", z=1.0), [(0.5, 3)], [])
+    with pytest.raises(InputError, match="own_quantile takes at least 1 own samples, and there are 0"):
+        limits(Rule(name="own_quantile", q=1.0), [], [])
+    (one,) = limits(Rule(name="own_quantile", q=1.0), [(0.5, 3)], [])
+    assert one.high == pytest.approx(math.exp(0.5), abs=1e-12)
+    (two,) = limits(Rule(name="zscore", z=0.0), [(0.5, 3), (0.7, 3)], [])
+    assert two.high == pytest.approx(math.exp(0.6), abs=1e-12)
 
 
 def test_a_border_belongs_to_the_shorter_bucket():

@@ -16,6 +16,7 @@ from lab import Lab
 from nashtune.cli.main import main
 from nashtune.errors import InputError
 from nashtune.pipeline import fit_command
+from nashtune.pipeline.fit_stage import _summary
 
 IN_THE_FILTER = {
     "while answers are scored": ("nashtune.journal.store:Journal.write_tensors", 1, False),
@@ -190,6 +191,30 @@ def test_a_folder_of_something_else_is_refused(line, refused):
     assert "--run_dir: out is not empty, and nothing is ever overwritten" in refused(*command(line))
     assert "no empty/pipeline.yaml, hence no pipeline to go on with" in refused("run", "--run_dir", "empty")
     assert "run: which pipeline?" in refused("run")
+
+
+def test_a_folder_of_another_pipeline_is_refused(line, refused, same_process):
+    only = "stages:\n  filter: {name: perplexity_filter, rule: absolute, tau: 1.0e+9}\n"
+    (line.folder / "mine.yaml").write_text(only)
+    (line.folder / "yours.yaml").write_text(only)
+    out = line.run(pipeline="mine.yaml")
+    saved = (out / "pipeline.yaml").read_bytes()
+    start = ["--config", str(line.run_file), "--run_dir", "out"]
+    assert (
+        "--run_dir: out holds the pipeline mine (stages filter), and this is methodology_dpo (stages filter, dpo); "
+        "choose another --run_dir"
+    ) in refused("run", "methodology_dpo", *start)
+    assert "and this is yours (stages filter); choose" in refused("run", "yours.yaml", *start)
+    (line.folder / "mine.yaml").write_text(only + "  last: {name: fit, spec: dpo}\n")
+    assert "and this is mine (stages filter, last); choose" in refused("run", "mine.yaml", *start)
+    assert (out / "pipeline.yaml").read_bytes() == saved
+    (line.folder / "mine.yaml").write_text(only)
+    assert line.run(pipeline="mine.yaml") == out
+
+
+def test_held_out_figures_of_the_final_table():
+    reports = [{"steps": 6, "held_out": {"best_over_worst": value, "loss": 0.5}} for value in (0.75, 0.875)]
+    assert _summary(*reports) == "6 steps, held-out best_over_worst 0.75 to 0.875, held-out loss 0.5"
 
 
 @pytest.mark.parametrize(

@@ -129,3 +129,12 @@ def test_what_an_unfinished_completion_loses_comes_before_the_controllers_reward
             return batch.score.where(batch.finished, torch.tensor(-1.0, dtype=torch.float64))
 
     assert [row.score for row in prepare(rows(), Cuts(), PerRollout(), 1).rows] == [2.0, -2.0, 0.5]
+
+
+def test_a_beta_that_is_no_tensor_is_named() -> None:
+    class Number(PerRollout):
+        def beta(self, batch: LossBatch) -> torch.Tensor:
+            return 0.1  # type: ignore[return-value]  # what is tested
+
+    with pytest.raises(InputError, match=r"kl Number: beta\(\) returns a tensor.*3 rollouts, and gave float"):
+        prepare(rows(), Whole(), Number(), 1)

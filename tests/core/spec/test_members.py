@@ -65,6 +65,10 @@ def test_folders_of_members_are_counted(heads, tmp_path) -> None:
     one = heads(1, "members/seed-1")
     with pytest.raises(InputError, match="1 member, and kl"):
         check(tmp_path / "members")
+    (tmp_path / "members" / "logs").mkdir()
+    (tmp_path / "members" / "notes.txt").write_text("a folder without a model is no member")
+    with pytest.raises(InputError, match="1 member, and kl"):
+        check(tmp_path / "members")
     two = heads(1, "members/seed-2")
     check(tmp_path / "members")
     spec = "uncertainty_rlhf"
