@@ -99,8 +99,9 @@ def make_arms(
     if estimate is not None:
         trained_on = _vector(name, "estimate", estimate, len(gold))
     else:
-        trained_on = gold if heads is None else heads.mean(axis=0)
-    return Arms(
+        with np.errstate(over="ignore"):
+            trained_on = gold if heads is None else heads.mean(axis=0)
+    arms = Arms(
         name=name,
         gold=gold,
         sigma=deviation,
@@ -108,9 +109,19 @@ def make_arms(
         estimate=trained_on,
         members=heads,
     )
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = np.isfinite(arms.estimate) & np.isfinite(arms.variance)
+    if not finite.all():
+        raise InputError(
+            f"{name}: the estimate or the variance of arm {int(np.argmin(finite))} is too large for float64; give "
+            "rewards in a larger unit"
+        )
+    return arms
 
 
 def _members(name: str, members: Sequence[Sequence[float]] | Array, arms: int) -> Array:
+    if not isinstance(members, Sequence | np.ndarray) or isinstance(members, str):
+        raise InputError(f"{name}: members: expected one list of scores per member, found {members!r}")
     rows = [_vector(name, f"members[{k}]", row, arms) for k, row in enumerate(members)]
     if len(rows) < 2:
         raise InputError(f"{name}: {len(rows)} members; a variance takes at least two")
@@ -120,7 +131,7 @@ def _members(name: str, members: Sequence[Sequence[float]] | Array, arms: int) -
 def _vector(name: str, key: str, values: Sequence[float] | Array, arms: int | None) -> Array:
     try:
         vector: Array = np.asarray(values, dtype=np.float64)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{name}: {key}: expected a list of numbers, one per arm: {error}") from error
     if vector.ndim != 1:
         raise InputError(f"{name}: {key}: expected a list of numbers, one per arm, found {_shape(vector)}")

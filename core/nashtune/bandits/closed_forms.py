@@ -10,6 +10,7 @@ from the noise model of uncertainty-aware RLHF (arXiv:2410.23726), R = r* + N(0,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -51,19 +52,23 @@ def weighted(reward: Array, reference: Array, coefficient: Array, *, shift: floa
     Returns:
         The policy (..., n) and λ (...).
     """
-    reward, c = np.broadcast_arrays(reward, np.asarray(coefficient, dtype=np.float64))
-    low = reward.min(-1) - shift * c.max(-1) - 1.0  # the sum is above 1 here, and at most 1 at the other end
-    high = reward.max(-1)
-    log_reference = np.log(reference)
+    log_policy, level = log_weighted(reward, reference, coefficient, shift=shift)
+    return np.exp(log_policy), level
 
-    def policy(level: Array) -> Array:
-        with np.errstate(over="ignore"):
-            powers: Array = np.exp(log_reference + (reward - level[..., None]) / c - shift)
+
+def log_weighted(reward: Array, reference: Array, coefficient: Array, *, shift: float = 0.0) -> tuple[Array, Array]:
+    """`weighted` with the log of the policy, which does not underflow."""
+    reward, c = np.broadcast_arrays(reward, np.asarray(coefficient, dtype=np.float64))
+    # λ at which the arm alone would have probability 1: where c is tiny, λ itself is too coarse to tell its probability
+    alone = reward + c * (np.log(reference) - shift)
+    pole = alone.max(-1, keepdims=True)
+
+    def log_policy(distance: Array) -> Array:
+        powers: Array = (alone - pole - distance[..., None]) / c
         return powers
 
-    level = _root(policy, low, high)
-    found = policy(level)
-    return found / found.sum(-1, keepdims=True), level
+    distance = _root(lambda at: np.exp(log_policy(at)), c.max(-1) * math.log(reward.shape[-1]))
+    return _log_normalised(log_policy(distance)), pole[..., 0] + distance
 
 
 def reverse(reward: Array, reference: Array, coefficient: Array) -> tuple[Array, Array]:
@@ -79,18 +84,24 @@ def reverse(reward: Array, reference: Array, coefficient: Array) -> tuple[Array,
     Returns:
         The policy (..., n) and λ (...).
     """
-    reward, c = np.broadcast_arrays(reward, np.asarray(coefficient, dtype=np.float64))
-    pole, high = (reward - c).max(-1), reward.max(-1)
+    log_policy, level = log_reverse(reward, reference, coefficient)
+    return np.exp(log_policy), level
 
-    def policy(level: Array) -> Array:
-        room = 1.0 - (reward - level[..., None]) / c
+
+def log_reverse(reward: Array, reference: Array, coefficient: Array) -> tuple[Array, Array]:
+    """`reverse` with the log of the policy."""
+    reward, c = np.broadcast_arrays(reward, np.asarray(coefficient, dtype=np.float64))
+    alone = reward - c
+    pole = alone.max(-1, keepdims=True)
+    gap = pole - alone
+
+    def policy(distance: Array) -> Array:
         with np.errstate(divide="ignore"):
-            parts: Array = np.where(room > 0, reference / np.where(room > 0, room, 1.0), np.inf)
+            parts: Array = reference * c / (distance[..., None] + gap)
         return parts
 
-    level = _root(policy, pole, high)
-    found = policy(level)
-    return found / found.sum(-1, keepdims=True), level
+    distance = _root(policy, reward.max(-1) - pole[..., 0])
+    return _log_normalised(np.log(policy(distance))), pole[..., 0] + distance
 
 
 def sphere(reward: Array) -> Array:
@@ -113,13 +124,19 @@ def at_distance(direction: Array, reference: Array, radius: float) -> Array:
     return stepped
 
 
-def _root(policy: Callable[[Array], Array], low: Array, high: Array) -> Array:
-    """λ at which the policy's sum, which falls as λ grows, is 1 (...)."""
-    low, high = low.copy(), high.copy()
+def _root(policy: Callable[[Array], Array], high: Array) -> Array:
+    """Distance in [0, high] at which the policy's sum, which falls as the distance grows, is 1 (...)."""
+    low, high = np.zeros_like(high), high.copy()
     for _ in range(BISECTIONS):
         middle = 0.5 * (low + high)
         if ((middle <= low) | (middle >= high)).all():
             break
         above = policy(middle).sum(-1) > 1.0
         low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return np.asarray(0.5 * (low + high), dtype=np.float64)
+    return np.asarray(high, dtype=np.float64)
+
+
+def _log_normalised(log_policy: Array) -> Array:
+    top = log_policy.max(-1, keepdims=True)
+    normalised: Array = log_policy - top - np.log(np.exp(log_policy - top).sum(-1, keepdims=True))
+    return normalised

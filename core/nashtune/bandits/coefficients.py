@@ -9,6 +9,7 @@ Legend: X = prompts, n = arms of the largest prompt, S = arms of all prompts (ro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
@@ -76,6 +77,27 @@ def judged(oracle: RewardOracle | None, table: Table) -> tuple[Tensor, Tensor]:
         members_SK = torch.from_numpy(np.moveaxis(table.members, 1, 2)[table.held])
         rewards = oracle.tabular(Rewards(mean=estimate_S, members=members_SK))
     return rewards.mean, variance_S if rewards.variance is None else rewards.variance
+
+
+def refuse_unheld(beta: Tensor | None, table: Table, names: Sequence[str]) -> None:
+    """Refuse a variance of 0 that leaves an arm without a KL coefficient.
+
+    Args:
+        beta: From the KL controller: a scalar, or of each arm (S,).
+        table: The prompts, or the prompts many times over.
+        names: Of the prompts.
+
+    Raises:
+        CheckFailed: names prompt and arm.
+    """
+    if beta is None or beta.ndim == 0 or bool((beta > 0).all()):
+        return
+    x, arm = np.argwhere(table.held)[int((beta <= 0).nonzero()[0])]
+    drawn = ", where the noise is drawn" if x >= len(names) else ""
+    raise CheckFailed(
+        f"no finite optimum: {names[x % len(names)]}{drawn}: v is 0 for arm {arm}: nothing holds the policy there; give "
+        "every arm a variance, or set normalise: running and v_min above 0"
+    )
 
 
 class Coefficients:

@@ -54,12 +54,15 @@ class Curve:
         name: The rule.
         gold: True reward at each n (Q,).
         proxy: What the rule itself says (Q,).
-        law: The fitted law of gold minus its value at n = 1; None where too few points are at hand.
+        kl: KL(best of n by this rule || policy) in nats (Q,). Rules differ in it where a reference is not uniform, as
+            they choose other arms, or where answers tie.
+        law: The fitted law of gold minus its value at n = 1; None where too few points are at hand, or gold is constant.
     """
 
     name: str
     gold: Array
     proxy: Array
+    kl: Array
     law: Fit | None
 
     @property
@@ -75,7 +78,6 @@ class Frontier:
     Args:
         name: Of the data.
         ns: Values of n (Q,).
-        kl: KL(best of n || policy) in nats, mean over prompts (Q,).
         bound: log n - (n-1)/n (Q,).
         curves: One per rule.
         exact: Whether the answers are all that the policy can say.
@@ -84,24 +86,31 @@ class Frontier:
 
     name: str
     ns: Sequence[int]
-    kl: Array
     bound: Array
     curves: Sequence[Curve]
     exact: bool
     notes: Sequence[str]
+
+    @property
+    def kl(self) -> Array | None:
+        """KL(best of n || policy) in nats, where it is the same by every rule (Q,); else None."""
+        first = self.curves[0].kl
+        same = all(np.allclose(curve.kl, first, rtol=1e-9, atol=1e-12) for curve in self.curves)
+        return first if same else None
 
     def to_dict(self) -> dict[str, Any]:
         """As `nashtune frontier --json` prints it."""
         return {
             "name": self.name,
             "n": list(self.ns),
-            "kl": self.kl.tolist(),
+            "kl": None if self.kl is None else self.kl.tolist(),
             "kl_bound": self.bound.tolist(),
             "exact": self.exact,
             "curves": {
                 curve.name: {
                     "gold": curve.gold.tolist(),
                     "proxy": curve.proxy.tolist(),
+                    "kl": curve.kl.tolist(),
                     "best_n": self.ns[curve.best],
                     "fit": None if curve.law is None else _law(curve.law),
                 }
@@ -153,7 +162,7 @@ def frontier(name: str, prompts: Sequence[Answers], ns: Sequence[int] | None = N
         ns: Values of n, >= 1; None for powers of two up to the number of answers, 2048 at most.
 
     Raises:
-        InputError: n is larger than the number of answers of a sample.
+        InputError: n is larger than the number of answers of a sample, or rewards are too large for float64.
     """
     fewest, members = min(len(one.gold) for one in prompts), len(prompts[0].proxies)
     exact = prompts[0].reference is not None
@@ -170,17 +179,26 @@ def frontier(name: str, prompts: Sequence[Answers], ns: Sequence[int] | None = N
     else:
         notes.append("one reward model: no ensemble to compare it with")
     found = [_curve(prompts, rule, penalty, ddof, ns) for _, rule, penalty, ddof in rules]
-    kl_Q = found[0][2]
+    constant = all(np.ptp(one.gold) == 0.0 for one in prompts)
+    if constant:
+        notes.append("gold is the same for all answers of a prompt: no law to fit")
     base = float(np.mean([one.gold.mean() if one.reference is None else one.reference @ one.gold for one in prompts]))
     curves = []
-    for (label, *_), (gold_Q, proxy_Q, _) in zip(rules, found, strict=True):
+    for (label, *_), (gold_Q, proxy_Q, kl_Q) in zip(rules, found, strict=True):
+        if not (np.isfinite(gold_Q) & np.isfinite(proxy_Q) & np.isfinite(gold_Q - base)).all():
+            raise InputError(
+                f"{name}: {label}: gold or the aggregate of the proxies is too large for float64 (UWO squares scores); "
+                "give rewards in a larger unit"
+            )
         enough = len({float(kl) for kl in kl_Q if kl > 0}) >= 3
-        law = fit("best_of_n", np.sqrt(kl_Q), gold_Q - base) if enough else None
-        curves.append(Curve(name=label, gold=gold_Q, proxy=proxy_Q, law=law))
-    if curves[0].law is None:
-        notes.append("no fit: it takes three values of n above 1")
+        law = fit("best_of_n", np.sqrt(kl_Q), gold_Q - base) if enough and not constant else None
+        curves.append(Curve(name=label, gold=gold_Q, proxy=proxy_Q, kl=kl_Q, law=law))
+    without = [curve.name for curve in curves if curve.law is None]
+    if without and not constant:
+        which = "" if len(without) == len(curves) else f" of {', '.join(without)}"
+        notes.append(f"no fit{which}: it takes three values of n above 1, with different KL")
     bound_Q = np.array([kl_upper(n) for n in ns])
-    return Frontier(name=name, ns=ns, kl=kl_Q, bound=bound_Q, curves=curves, exact=exact, notes=notes)
+    return Frontier(name=name, ns=ns, bound=bound_Q, curves=curves, exact=exact, notes=notes)
 
 
 def _curve(

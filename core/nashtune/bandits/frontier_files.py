@@ -87,7 +87,7 @@ def _numbers(where: str, key: str, values: Any, dimensions: int) -> Array:
     form = "a list of numbers" if dimensions == 1 else "one list of numbers per reward model, all as long as gold"
     try:
         numbers: Array = np.asarray(values, dtype=np.float64)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{where}: {key}: expected {form}: {error}") from error
     if numbers.ndim != dimensions:
         raise InputError(f"{where}: {key}: expected {form}")

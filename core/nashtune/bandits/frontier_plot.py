@@ -41,8 +41,8 @@ def draw(found: Frontier, path: Path) -> None:
 
 
 def _against_kl(axis: Any, found: Frontier) -> None:
-    d = np.sqrt(found.kl)
     for curve, colour in zip(found.curves, COLOURS, strict=False):
+        d = np.sqrt(curve.kl)
         axis.plot(d, curve.gold, color=colour, lw=1.8, marker="o", ms=3.5, label=curve.name)
         axis.plot(d, curve.proxy, color=colour, lw=1.2, ls="--", alpha=0.8)
         axis.plot(d[curve.best], curve.gold[curve.best], "*", color=colour, mec="0.2", mew=0.6, ms=13)
@@ -61,6 +61,9 @@ def _against_kl(axis: Any, found: Frontier) -> None:
         highest = max(found.curves, key=lambda curve: float(curve.proxy.max()))
         leaves = f"proxy of {highest.name} goes on to {float(highest.proxy.max()):.3g}"
         axis.text(0.99, 0.985, leaves, transform=axis.transAxes, ha="right", va="top", fontsize=8)
+    if found.kl is None:  # one n lies at another place on each curve
+        return
+    d = np.sqrt(found.kl)
     above = axis.secondary_xaxis("top")
     few = [i for i in range(len(d)) if i % max(1, len(d) // 8) == 0]
     above.set_xticks(d[few], [str(found.ns[i]) for i in few], fontsize=8)

@@ -32,12 +32,18 @@ CLOSE = 1e-7
 """Spread of a prompt's coefficients, relative to the largest, below which a full step is taken without looking."""
 LEAST_SLOPE = 1e-8
 """Share of an arm's derivative at the reference below which it is not believed: that of k3 vanishes on the way up."""
-FLAT = 1e-9
-"""A derivative at the reference above minus this share of a prompt's coefficients holds no policy back."""
+AGREE = 0.5
+"""Relative difference of two measurements of a derivative above which it is rounding, and no derivative."""
 
 
-def optimum(coefficient: Coefficient, table: Table) -> Array:
-    """Log-probs at which the coefficients of each prompt are equal (X, n), from the reference; -inf outside.
+def optimum(coefficient: Coefficient, table: Table, start: Array | None = None) -> Array:
+    """Log-probs at which the coefficients of each prompt are equal (X, n); -inf outside.
+
+    Args:
+        coefficient: Of the loss.
+        table: The prompts.
+        start: Log-probs to start from, where a closed form says that there is an optimum (X, n), finite where the table
+            has arms; None for the reference, where every arm must be seen to be held back.
 
     Raises:
         CheckFailed: nothing holds the policy back, or Newton's method does not find the place.
@@ -45,15 +51,21 @@ def optimum(coefficient: Coefficient, table: Table) -> Array:
     held = table.held
     u = np.where(held, table.log_reference, 0.0)
     c = coefficient(u)
-    steepest = slopes(coefficient, u, held)
-    if (steepest >= -FLAT * np.abs(c).max(-1, keepdims=True)).any():
+    steepest, floor = slopes(coefficient, u, held), 0.0
+    rounding = slope_rounding(c)
+    if start is not None:
+        u = np.where(held, start, 0.0)
+        c = coefficient(u)
+        # an arm may be held too weakly to be measured: the closed form says where it is
+        floor = -np.maximum(rounding, slope_rounding(c))
+    elif _flat(coefficient, u, steepest, rounding, held):
         raise CheckFailed(
             "no finite optimum: the push on an arm does not fall as its probability grows, so that no KL penalty holds "
             "the policy back (the estimator k1 in the loss has no gradient on average, k2 and k3 in the reward none at "
             "the reference)"
         )
     for _ in range(MOST_STEPS):
-        slope = np.minimum(slopes(coefficient, u, held), LEAST_SLOPE * steepest)
+        slope = np.minimum(np.minimum(slopes(coefficient, u, held), LEAST_SLOPE * steepest), floor)
         step = _step(u, c, slope, held)
         u, c = _damped(coefficient, u, c, step, held)
         known = ROUNDING * np.abs(c).max(-1, keepdims=True) / -slope  # no log-prob is known better than this
@@ -77,13 +89,29 @@ def gradient_run(coefficient: Coefficient, table: Table, *, step: float, iterati
     return np.where(held, logits - _log_sum(logits, held), -np.inf)
 
 
-def slopes(coefficient: Coefficient, u: Array, held: NDArray[np.bool_]) -> Array:
+def slope_rounding(c: Array) -> Array:
+    """What rounding of the coefficients (X, n) may make of a slope (X, 1)."""
+    rounding: Array = ROUNDING * np.abs(c).max(-1, keepdims=True) / DIFFERENCE
+    return rounding
+
+
+def _flat(coefficient: Coefficient, u: Array, slope: Array, rounding: Array, held: NDArray[np.bool_]) -> bool:
+    """Whether some arm's push does not fall with its log-prob by more than rounding.
+
+    Coefficients may be differences of much larger rewards, whose rounding they do not show: a second difference does.
+    """
+    again = slopes(coefficient, u, held, 2.0 * DIFFERENCE)
+    unsure = np.abs(slope - again) > AGREE * np.maximum(np.abs(slope), np.abs(again))
+    return bool((held & ((np.maximum(slope, again) >= -rounding) | unsure)).any())
+
+
+def slopes(coefficient: Coefficient, u: Array, held: NDArray[np.bool_], difference: float = DIFFERENCE) -> Array:
     """dc_y/du_y less what the arm's log-prob does to the others of its prompt (X, n); -1 outside of the table."""
     odd = np.broadcast_to(np.arange(u.shape[1]) % 2 == 1, u.shape)
     slope = np.zeros(u.shape)
     for moved in (odd, ~odd):
-        shift = np.where(moved, DIFFERENCE, 0.0)
-        change = (coefficient(u + shift) - coefficient(u - shift)) / (2.0 * DIFFERENCE)
+        shift = np.where(moved, difference, 0.0)
+        change = (coefficient(u + shift) - coefficient(u - shift)) / (2.0 * difference)
         others = held & ~moved
         common = np.where(others, change, 0.0).sum(-1, keepdims=True) / others.sum(-1, keepdims=True)
         slope = np.where(moved, change - common, slope)

@@ -45,7 +45,7 @@ def peak_of(law: Law, alpha: float, beta: float) -> tuple[float, float]:
     if beta <= 0:
         return math.inf, math.inf
     if law == "best_of_n":
-        return alpha / (2.0 * beta), alpha * alpha / (4.0 * beta)
+        return alpha / (2.0 * beta), 0.25 * alpha * (alpha / beta)
     d = math.exp(min(alpha / beta - 1.0, 700.0))
     return d, beta * d
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nashtune.bandits.bandit import Arms
+from nashtune.errors import InputError
 from nashtune.games.matrices import Array
 
 
@@ -81,7 +82,11 @@ class Table:
 
 
 def table_of(prompts: Sequence[Arms]) -> Table:
-    """The prompts as they are given."""
+    """The prompts as they are given.
+
+    Raises:
+        InputError: prompts of different numbers of members.
+    """
     estimate = pad([arms.estimate for arms in prompts])
     return Table(
         held=pad([np.ones(arms.size) for arms in prompts]) > 0,
@@ -125,6 +130,14 @@ def pad(parts: Sequence[Array], outside: float = 0.0) -> Array:
 
 
 def _members(prompts: Sequence[Arms]) -> Array | None:
+    first = 0 if prompts[0].members is None else len(prompts[0].members)
+    for arms in prompts:
+        count = 0 if arms.members is None else len(arms.members)
+        if count != first:
+            raise InputError(
+                f"{prompts[0].name} has {first or 'no'} members and {arms.name} {count or 'none'}; one ensemble scores "
+                "all prompts, so give as many members to each"
+            )
     found = [arms.members for arms in prompts if arms.members is not None]
     if not found:
         return None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nashtune.bandits import closed_forms
 from nashtune.bandits.bandit import Arms
 from nashtune.bandits.coefficients import Coefficients
-from nashtune.bandits.optimum import slopes
+from nashtune.bandits.optimum import slope_rounding, slopes
 from nashtune.bandits.risk import ellipsoid_risk, sphere_risk
 from nashtune.bandits.table import Table
 from nashtune.games.matrices import Array
@@ -22,7 +22,13 @@ from nashtune.games.matrices import Array
 ALIKE = 1e-3
 """Relative difference below which slopes are equal: they are differences of coefficients, and a loss's scale moves a
 little with the policy where it is that of a whole batch."""
+MEASURED = 1e-4
+"""Share of a prompt's largest β below which an arm's slope is not measured: a loss's scale moves it by more."""
 MATCH_DRAWS = 10_000
+MATCH_WIDTH = 1e4
+"""Bracket of β around the spread of the estimates, and how much wider it becomes at a time."""
+MATCH_WIDEST = 1e16
+MATCH_TOLERANCE = 1e-10
 LINEAR = "π₀ exp((R − λ)/β)"
 REVERSE = "π₀ / (1 − (R − λ)/β)"
 
@@ -36,13 +42,19 @@ class OwnForm:
 
     Args:
         name: The formula.
-        policy: Probabilities (X, n).
+        log_policy: Log-probs (X, n), -inf outside.
         level: λ of each prompt (X,).
     """
 
     name: str
-    policy: Array
+    log_policy: Array
     level: Array
+
+    @property
+    def policy(self) -> Array:
+        """Probabilities (X, n), 0 outside."""
+        policy: Array = np.exp(self.log_policy)
+        return policy
 
 
 def own_form(coefficients: Coefficients) -> OwnForm | None:
@@ -65,29 +77,34 @@ def own_form(coefficients: Coefficients) -> OwnForm | None:
         slopes(coefficients, reference, held),
         slopes(coefficients, reference + 0.5, held),
     )
-    strength = -here / beta
-    first = _rounded(strength[:, :1])
-    if (first <= 0).any():
+    if (beta <= 0).any():
         return None
+    strongest = np.where(held, beta, 0.0).argmax(-1)[:, None]
+    strength = -here / beta
+    first = _rounded(np.take_along_axis(strength, strongest, -1))
+    rounding = slope_rounding(push)
+    if (first * np.take_along_axis(beta, strongest, -1) <= rounding).any():
+        return None
+    measured = (beta > MEASURED * np.take_along_axis(beta, strongest, -1)) & (ALIKE * first * beta > rounding)
     centred_reward, centred_push = (_centred(values, held) for values in (reward, push))
     square = (centred_reward**2).sum(-1, keepdims=True)
     scale = (centred_reward * centred_push).sum(-1, keepdims=True) / np.where(square > 0, square, 1.0)
     scale = np.where(square > 0, _rounded(scale / first), 1.0)
-    proportional = _alike(strength, first, held) and _alike(centred_push, first * scale * centred_reward, held)
+    proportional = _alike(strength, first, held & measured) and _alike(centred_push, first * scale * centred_reward, held)
     if not proportional:
         return None
     scaled = np.where(held, reward * scale, 0.0)
     find: Find
     if _alike(there, here, held):
-        name, find = LINEAR, closed_forms.weighted
+        name, find = LINEAR, closed_forms.log_weighted
     elif _alike(there, here * np.exp(-0.5), held):
-        name, find = REVERSE, closed_forms.reverse
+        name, find = REVERSE, closed_forms.log_reverse
     else:
         return None
-    policy, level = by_size(find, table, scaled, beta)
-    if (scale == 1.0).all():
-        return OwnForm(name=name, policy=policy, level=level)
-    return OwnForm(name=f"{name}, R as the loss scales it", policy=policy, level=level)
+    log_policy, level = by_size(find, table, scaled, beta, outside=-np.inf)
+    if not (scale == 1.0).all():
+        name = f"{name}, R as the loss scales it"
+    return OwnForm(name=name, log_policy=log_policy, level=level)
 
 
 def vanilla_form(beta: float) -> Form:
@@ -112,14 +129,36 @@ def detached_form(beta: float) -> Form:
     return form
 
 
-def matched_beta(table: Table, target: float) -> float:
-    """β at which the vanilla policies' mean KL is `target` nats, by bisection; for comparison at equal KL."""
+def matched_beta(table: Table, target: float) -> float | None:
+    """β at which the vanilla policies' mean KL is `target` nats, by bisection; for comparison at equal KL.
+
+    Returns:
+        None where no β reaches it: a policy that holds one arm alone is as far as estimates lead.
+    """
     some = table.first(MATCH_DRAWS)
-    low, high = 1e-4, 1e4
-    for _ in range(40):
+    estimate = np.where(some.held, some.estimate, some.estimate[:, :1])  # arms are held from the left
+    spread = float(np.ptp(estimate, axis=-1).max())
+    if spread == 0.0:
+        return None
+
+    def further(beta: float) -> bool:
+        policy, _ = vanilla_form(beta)(some)
+        return mean_kl(policy, some) > target
+
+    width = MATCH_WIDTH
+    while not further(spread / width):
+        if width >= MATCH_WIDEST:
+            return None
+        width *= MATCH_WIDTH
+    low, width = spread / width, MATCH_WIDTH
+    while further(spread * width):
+        if width >= MATCH_WIDEST:
+            return None
+        width *= MATCH_WIDTH
+    high = spread * width
+    while high > low * (1.0 + MATCH_TOLERANCE):
         middle = (low * high) ** 0.5
-        policy, _ = vanilla_form(middle)(some)
-        low, high = (middle, high) if mean_kl(policy, some) > target else (low, middle)
+        low, high = (middle, high) if further(middle) else (low, middle)
     return float((low * high) ** 0.5)
 
 
@@ -135,8 +174,13 @@ def kl_of(policy: Array, table: Table) -> Array:
 
 
 def quadratic_risks(prompts: Sequence[Arms]) -> dict[str, float | None]:
-    """Exact risks of small steps, blind to the variance and aware of it; None where a variance of 0 forbids that."""
-    gold, variance = [arms.gold for arms in prompts], [arms.sigma**2 for arms in prompts]
+    """Exact risks of small steps, blind to the variance and aware of it; None where a variance of 0 forbids that.
+
+    The estimate of an ensemble is the mean of K members, of variance σ²/K. The aware step weighs by the true σ², and
+    not by what the members say of it.
+    """
+    gold = [arms.gold for arms in prompts]
+    variance = [arms.sigma**2 / (1 if arms.members is None else len(arms.members)) for arms in prompts]
     known = all((part > 0).all() for part in variance)
     return {
         "vanilla": sphere_risk(gold, variance),
@@ -156,9 +200,11 @@ def _vanilla(reward: Array, reference: Array, coefficient: Array) -> tuple[Array
 Find = Callable[[Array, Array, Array], "tuple[Array, Array]"]
 
 
-def by_size(find: Find, table: Table, reward: Array, coefficient: Array) -> tuple[Array, Array]:
-    """A closed form on prompts with different numbers of arms: policy (X, n), 0 outside, and λ (X,)."""
-    policy, level = np.zeros(reward.shape), np.zeros(len(reward))
+def by_size(
+    find: Find, table: Table, reward: Array, coefficient: Array, *, outside: float = 0.0
+) -> tuple[Array, Array]:
+    """A closed form on prompts with different numbers of arms: policy or its log (X, n), and λ (X,)."""
+    policy, level = np.full(reward.shape, outside), np.zeros(len(reward))
     size_X = table.held.sum(-1)  # arms are held from the left
     for size in np.unique(size_X):
         rows = size_X == size

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from nashtune.bandits.bandit import Arms
-from nashtune.bandits.closed_forms import weighted
-from nashtune.bandits.coefficients import Coefficients, Components, components_of
+from nashtune.bandits.closed_forms import log_weighted
+from nashtune.bandits.coefficients import Coefficients, Components, components_of, refuse_unheld
 from nashtune.bandits.optimum import optimum
 from nashtune.bandits.pairs import pair_optimum
 from nashtune.bandits.report import BanditReport, Line
@@ -72,7 +72,13 @@ def verify_bandit(spec: Spec, prompts: Sequence[Arms], *, draws: int | None = No
         count = 1
     drawn = drawn_table(prompts, count, np.random.default_rng(seed))
     solve = _rollouts if components.loss.rows == "rollouts" else _pairs
-    policy, policies, own, beta, notes = solve(spec, components, table, drawn)
+    names = [arms.name for arms in prompts]
+    policy, policies, own, beta, notes = solve(spec, components, table, drawn, names)
+    if count == 1 and prompts[0].members is not None:
+        notes.append(
+            "no arm is noisy (σ = 0), so that a drawn ensemble's members all say the true rewards: risk, mean gain and "
+            "mean KL are of those, and KL, gold and gain of the file's members"
+        )
     base = _base_beta(spec, beta, table)
     return BanditReport(
         spec=spec.name,
@@ -91,19 +97,16 @@ Solved = tuple[Array, Array, OwnForm | None, Array | None, list[str]]
 """Policy (X, n), policies of the draws (D X, n), the closed form, β of each arm (X, n), notes."""
 
 
-def _rollouts(spec: Spec, components: Components, table: Table, drawn: Table) -> Solved:
-    coefficients = Coefficients(components, table)
-    coefficients.steady()
-    policy = np.exp(optimum(coefficients, table))
+def _rollouts(spec: Spec, components: Components, table: Table, drawn: Table, names: Sequence[str]) -> Solved:
+    coefficients, own, log_policy = _at_rest(components, table, names)
+    policy = np.exp(log_policy)
     notes = [f"the policy is at rest under {spec.loss.name}: all arms of a prompt are pushed alike"]
     prompts = len(table.held)
     chunk = prompts * max(1, ROWS_AT_ONCE // table.held.size)
     found, apart = [], 0.0
     for start in range(0, len(drawn.held), chunk):
         part = table.before(drawn.without(start).first(chunk))
-        among = Coefficients(components, part)
-        among.steady()
-        solved = np.exp(optimum(among, part))
+        solved = np.exp(_at_rest(components, part, names)[2])
         apart = max(apart, float(np.abs(solved[:prompts] - policy).max()))
         found.append(solved[prompts:])
     if apart > COUPLED:
@@ -112,10 +115,21 @@ def _rollouts(spec: Spec, components: Components, table: Table, drawn: Table) ->
             "the risk is that of a batch that holds all draws"
         )
     beta = None if coefficients.beta_S is None else table.padded(coefficients.beta_S)
-    return policy, np.concatenate(found), own_form(coefficients), beta, notes
+    return policy, np.concatenate(found), own, beta, notes
 
 
-def _pairs(spec: Spec, components: Components, table: Table, drawn: Table) -> Solved:
+def _at_rest(
+    components: Components, table: Table, names: Sequence[str]
+) -> tuple[Coefficients, OwnForm | None, Array]:
+    """The loss's coefficients, their closed form where it has one, and log-probs at which it is at rest (X, n)."""
+    coefficients = Coefficients(components, table)
+    refuse_unheld(coefficients.beta, table, names)
+    coefficients.steady()
+    own = own_form(coefficients)
+    return coefficients, own, optimum(coefficients, table, None if own is None else own.log_policy)
+
+
+def _pairs(spec: Spec, components: Components, table: Table, drawn: Table, names: Sequence[str]) -> Solved:
     solved = pair_optimum(spec, components, table)
     rounds = f"{solved.rounds} update" + ("s" if solved.rounds != 1 else "")
     notes = [f"pairs: both answers from the policy, labels P(y ≻ y') = σ(R − R'), {rounds}, each to its minimiser"]
@@ -126,8 +140,9 @@ def _pairs(spec: Spec, components: Components, table: Table, drawn: Table) -> So
     policies = np.concatenate([_pair_policies(spec, components, part, prompts) for part in parts])
     own = None
     if solved.beta is not None:
-        form, level = by_size(weighted, table, solved.score, solved.beta)
-        own = OwnForm(name=LINEAR, policy=form, level=level)
+        beta = np.where(table.held, solved.beta, 1.0)
+        form, level = by_size(log_weighted, table, solved.score, beta, outside=-np.inf)
+        own = OwnForm(name=LINEAR, log_policy=form, level=level)
     return np.exp(solved.log_policy), policies, own, solved.beta, notes
 
 
@@ -189,7 +204,10 @@ def _theory(
         )
     if kl > 0:
         matched = matched_beta(drawn, kl)
-        forms.append(("vanilla KL at the spec's mean KL", matched, vanilla_form(matched)))
+        if matched is None:
+            notes.append(f"no vanilla policy has the spec's mean KL of {kl:.6g} nats at any β: no line at equal KL")
+        else:
+            forms.append(("vanilla KL at the spec's mean KL", matched, vanilla_form(matched)))
     lines = []
     for name, beta, form in forms:
         policy, level = form(table)

@@ -76,18 +76,16 @@ def _ns(given: Sequence[str] | None) -> list[int] | None:
 def _print(found: Frontier, prompts: int) -> None:
     what = "exact" if found.exact else "unbiased estimates from samples"
     print(f"best-of-n on {found.name}: {prompts} prompt{'s' if prompts > 1 else ''}, {what}")
-    names = [curve.name for curve in found.curves]
-    for title in ("gold", "proxy"):
-        rows = [
-            [str(n), f"{found.kl[q]:.6f}", f"{found.bound[q]:.6f}"]
-            + [f"{getattr(curve, title)[q]:.6f}" for curve in found.curves]
-            for q, n in enumerate(found.ns)
-        ]
-        print_table(["n", "KL", "KL bound", *(f"{title}, {name}" for name in names)], rows)
+    common = {"KL bound": found.bound} if found.kl is None else {"KL": found.kl, "KL bound": found.bound}
+    for title in ("gold", "proxy") if found.kl is not None else ("KL", "gold", "proxy"):
+        own = {f"{title}, {curve.name}": getattr(curve, title.lower()) for curve in found.curves}
+        columns = common | own
+        rows = [[str(n), *(f"{values[q]:.6f}" for values in columns.values())] for q, n in enumerate(found.ns)]
+        print_table(["n", *columns], rows)
     laws = [curve for curve in found.curves if curve.law is not None]
     if laws:
-        columns = ["gold = d (α − β d), d = √KL", "α", "β", "R²", "peak d", "gain there", "largest gold at n"]
-        print_table(columns, [_law(curve, found.ns) for curve in laws])
+        headers = ["gold = d (α − β d), d = √KL", "α", "β", "R²", "peak d", "gain there", "largest gold at n"]
+        print_table(headers, [_law(curve, found.ns) for curve in laws])
     for note in found.notes:
         print(f"note: {note}")
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nashtune.pipeline.perplexity_rows import PAIR, Candidates, Read
-from nashtune.pipeline.perplexity_rules import Limit, bucket_name, lower_is_chosen, perplexity, quantile
+from nashtune.pipeline.perplexity_rules import Limit, bucket_name, perplexity, quantile
 
 BINS = 40
 POSITIVE = ("chosen", "desirable")
@@ -100,6 +101,23 @@ def _limit(limit: Limit, borders: Sequence[int]) -> dict[str, Any]:
         "low": limit.low,
         "high": limit.high,
     }
+
+
+def lower_is_chosen(chosen: Sequence[float], rejected: Sequence[float]) -> float | None:
+    """AUC of "the answer with the lower perplexity is the chosen one": P(chosen < rejected) + P(equal) / 2.
+
+    Over all chosen and all rejected answers (Mann-Whitney), 0.5 where perplexity says nothing; None where one kind is
+    absent.
+    """
+    if not chosen or not rejected:
+        return None
+    ordered = sorted(rejected)
+    wins = 0.0
+    for value in chosen:
+        equal_or_above = len(ordered) - bisect_left(ordered, value)
+        above = len(ordered) - bisect_right(ordered, value)
+        wins += above + 0.5 * (equal_or_above - above)
+    return wins / (len(chosen) * len(rejected))
 
 
 def _lower_is_chosen(

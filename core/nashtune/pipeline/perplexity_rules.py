@@ -11,7 +11,7 @@ For an answer y of |y| tokens, EOS included, to a prompt x:
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -190,20 +190,3 @@ def kept(
         groups[prompt, bucket].append(i)
     lowest = {i for group in groups.values() for i in sorted(group, key=lambda i: (answers[i][0], i))[: rule.n]}
     return [i in lowest for i in range(len(answers))]
-
-
-def lower_is_chosen(chosen: Sequence[float], rejected: Sequence[float]) -> float | None:
-    """AUC of "the answer with the lower perplexity is the chosen one": P(chosen < rejected) + P(equal) / 2.
-
-    Over all chosen and all rejected answers (Mann-Whitney), 0.5 where perplexity says nothing; None where one kind is
-    absent.
-    """
-    if not chosen or not rejected:
-        return None
-    ordered = sorted(rejected)
-    wins = 0.0
-    for value in chosen:
-        equal_or_above = len(ordered) - bisect_left(ordered, value)
-        above = len(ordered) - bisect_right(ordered, value)
-        wins += above + 0.5 * (equal_or_above - above)
-    return wins / (len(chosen) * len(rejected))

@@ -134,7 +134,8 @@ def test_a_wrong_command_line(argv, said, capsys):
 def test_build_looks_at_the_oracles_model(folder, tiny, heads, capsys):
     """Without it the files are not opened, and the command says so."""
     (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"Hello {i}"}) + "\n" for i in range(4)))
-    (folder / "run.yaml").write_text(f"policy: {{path: {tiny}}}\ndata: {{train: prompts.jsonl, prompts_per_round: 2}}\n")
+    data = "{train: prompts.jsonl, prompts_per_round: 2}"
+    (folder / "run.yaml").write_text(f"policy: {{path: {tiny}}}\ndata: {data}\n")
     command = ["check", "uncertainty_rlhf_rloo", "--config", "run.yaml", "--spec.schedule.steps", "2"]
     command += ["--spec.oracle.path", str(heads), "--spec.oracle.members"]
     assert main([*command, "3"]) == 0

@@ -7,13 +7,13 @@ import statistics
 import pytest
 
 from nashtune.errors import InputError
+from nashtune.pipeline.perplexity_report import lower_is_chosen
 from nashtune.pipeline.perplexity_rules import (
     Rule,
     bucket_name,
     bucket_of,
     kept,
     limits,
-    lower_is_chosen,
     mean_nll,
     moments,
     perplexity,
