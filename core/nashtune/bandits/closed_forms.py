@@ -17,8 +17,10 @@ import numpy as np
 
 from nashtune.games.matrices import Array
 
-BISECTIONS = 200
-"""More than float64 needs: the bracket is down to neighbouring numbers long before."""
+BISECTIONS = 1100
+"""More than float64 needs from its largest to its smallest number: the search ends long before."""
+RESOLVED = 1e-17
+"""Width of the bracket, in what the policy can tell apart, at which it ends."""
 
 
 def kl(policy: Array, reference: Array) -> Array:
@@ -67,7 +69,7 @@ def log_weighted(reward: Array, reference: Array, coefficient: Array, *, shift: 
         powers: Array = (alone - pole - distance[..., None]) / c
         return powers
 
-    distance = _root(lambda at: np.exp(log_policy(at)), c.max(-1) * math.log(reward.shape[-1]))
+    distance = _root(lambda at: np.exp(log_policy(at)), c.max(-1) * math.log(reward.shape[-1]), c.min(-1))
     return _log_normalised(log_policy(distance)), pole[..., 0] + distance
 
 
@@ -100,7 +102,7 @@ def log_reverse(reward: Array, reference: Array, coefficient: Array) -> tuple[Ar
             parts: Array = reference * c / (distance[..., None] + gap)
         return parts
 
-    distance = _root(policy, reward.max(-1) - pole[..., 0])
+    distance = _root(policy, c.max(-1), (reference * c).min(-1))
     return _log_normalised(np.log(policy(distance))), pole[..., 0] + distance
 
 
@@ -124,12 +126,12 @@ def at_distance(direction: Array, reference: Array, radius: float) -> Array:
     return stepped
 
 
-def _root(policy: Callable[[Array], Array], high: Array) -> Array:
+def _root(policy: Callable[[Array], Array], high: Array, unit: Array) -> Array:
     """Distance in [0, high] at which the policy's sum, which falls as the distance grows, is 1 (...)."""
     low, high = np.zeros_like(high), high.copy()
     for _ in range(BISECTIONS):
         middle = 0.5 * (low + high)
-        if ((middle <= low) | (middle >= high)).all():
+        if ((middle <= low) | (middle >= high) | (high - low <= RESOLVED * unit)).all():
             break
         above = policy(middle).sum(-1) > 1.0
         low, high = np.where(above, middle, low), np.where(above, high, middle)

@@ -95,8 +95,8 @@ def refuse_unheld(beta: Tensor | None, table: Table, names: Sequence[str]) -> No
     x, arm = np.argwhere(table.held)[int((beta <= 0).nonzero()[0])]
     drawn = ", where the noise is drawn" if x >= len(names) else ""
     raise CheckFailed(
-        f"no finite optimum: {names[x % len(names)]}{drawn}: v is 0 for arm {arm}: nothing holds the policy there; give "
-        "every arm a variance, or set normalise: running and v_min above 0"
+        f"no finite optimum: {names[x % len(names)]}{drawn}: v is 0 for arm {arm}: nothing holds the policy there; "
+        "give every arm a variance, or set normalise: running and v_min above 0"
     )
 
 
@@ -133,7 +133,8 @@ class Coefficients:
         self.beta = None if self._kl is None else self._kl.beta(self._start).detach().double()
         self.score = self._reward(self._start)
         spread = float(self.score.max() - self.score.min()) + float(self.score.abs().max()) + 1.0
-        self._far = STEADY * spread * size**0.5
+        strongest = 0.0 if self.beta is None else float(self.beta.max())  # penalties are part of what spreads
+        self._far = STEADY * (spread + strongest) * size**0.5
         self._steadied = False
 
     @property

@@ -56,7 +56,7 @@ class Curve:
         proxy: What the rule itself says (Q,).
         kl: KL(best of n by this rule || policy) in nats (Q,). Rules differ in it where a reference is not uniform, as
             they choose other arms, or where answers tie.
-        law: The fitted law of gold minus its value at n = 1; None where too few points are at hand, or gold is constant.
+        law: The fitted law of gold minus its value at n = 1; None for too few points or constant gold.
     """
 
     name: str
@@ -178,7 +178,8 @@ def frontier(name: str, prompts: Sequence[Answers], ns: Sequence[int] | None = N
         rules += ENSEMBLES
     else:
         notes.append("one reward model: no ensemble to compare it with")
-    found = [_curve(prompts, rule, penalty, ddof, ns) for _, rule, penalty, ddof in rules]
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+        found = [_curve(prompts, rule, penalty, ddof, ns) for _, rule, penalty, ddof in rules]
     constant = all(np.ptp(one.gold) == 0.0 for one in prompts)
     if constant:
         notes.append("gold is the same for all answers of a prompt: no law to fit")

@@ -32,6 +32,8 @@ CLOSE = 1e-7
 """Spread of a prompt's coefficients, relative to the largest, below which a full step is taken without looking."""
 LEAST_SLOPE = 1e-8
 """Share of an arm's derivative at the reference below which it is not believed: that of k3 vanishes on the way up."""
+BLURRED = 1e5
+"""Multiple of its rounding below which a slope is known to few digits."""
 AGREE = 0.5
 """Relative difference of two measurements of a derivative above which it is rounding, and no derivative."""
 
@@ -51,8 +53,9 @@ def optimum(coefficient: Coefficient, table: Table, start: Array | None = None) 
     held = table.held
     u = np.where(held, table.log_reference, 0.0)
     c = coefficient(u)
-    steepest, floor = slopes(coefficient, u, held), 0.0
+    steepest = slopes(coefficient, u, held)
     rounding = slope_rounding(c)
+    floor = np.zeros_like(rounding)
     if start is not None:
         u = np.where(held, start, 0.0)
         c = coefficient(u)
@@ -62,7 +65,7 @@ def optimum(coefficient: Coefficient, table: Table, start: Array | None = None) 
         raise CheckFailed(
             "no finite optimum: the push on an arm does not fall as its probability grows, so that no KL penalty holds "
             "the policy back (the estimator k1 in the loss has no gradient on average, k2 and k3 in the reward none at "
-            "the reference)"
+            "the reference; or the rewards are so large beside β that rounding hides it)"
         )
     for _ in range(MOST_STEPS):
         slope = np.minimum(np.minimum(slopes(coefficient, u, held), LEAST_SLOPE * steepest), floor)
@@ -87,6 +90,15 @@ def gradient_run(coefficient: Coefficient, table: Table, *, step: float, iterati
         c = coefficient(u)
         logits = logits + step * policy * (c - (policy * c).sum(-1, keepdims=True))
     return np.where(held, logits - _log_sum(logits, held), -np.inf)
+
+
+def weakly_held(coefficient: Coefficient, table: Table) -> bool:
+    """Whether some arm's slope at the reference is known to few digits, which Newton's method then never gets past."""
+    u = np.where(table.held, table.log_reference, 0.0)
+    slope = slopes(coefficient, u, table.held)
+    # a nat on the way the coefficients are as large as the steepest slope
+    rounding = np.maximum(slope_rounding(coefficient(u)), slope_rounding(np.where(table.held, slope, 0.0)))
+    return bool((table.held & (slope >= -BLURRED * rounding)).any())
 
 
 def slope_rounding(c: Array) -> Array:

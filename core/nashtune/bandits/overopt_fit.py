@@ -105,7 +105,9 @@ def fit(law: Law, d: Array, gold: Array, error: Array | None = None) -> Fit:
     """
     kept = d > 0
     d, gold = d[kept], gold[kept]
-    weight = np.ones_like(d) if error is None else 1.0 / error[kept] ** 2
+    scale = float(np.abs(gold).max(initial=0.0)) or 1.0  # squares of rewards must not overflow
+    gold = gold / scale
+    weight = np.ones_like(d) if error is None else 1.0 / (error[kept] / scale) ** 2
     columns = np.stack(_columns(law, d), axis=-1)
     if len(d) < 3 or np.linalg.matrix_rank(columns) < 2:
         raise InputError(f"fit of {law}: {len(d)} points with d > 0 do not determine α and β and their errors; give 3")
@@ -120,12 +122,12 @@ def fit(law: Law, d: Array, gold: Array, error: Array | None = None) -> Fit:
     alpha_error, beta_error = np.sqrt(np.diag(covariance)).tolist()
     return Fit(
         law=law,
-        alpha=float(alpha),
-        beta=float(beta),
-        alpha_error=alpha_error,
-        beta_error=beta_error,
+        alpha=float(alpha) * scale,
+        beta=float(beta) * scale,
+        alpha_error=alpha_error * scale,
+        beta_error=beta_error * scale,
         r2=1.0 - squares / total if total > 0 else 1.0,
-        rmse=float(np.sqrt((residual**2).mean())),
+        rmse=float(np.sqrt((residual**2).mean())) * scale,
         largest=float(d.max()),
     )
 

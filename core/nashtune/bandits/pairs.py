@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nashtune.bandits.coefficients import Components, judged
+from nashtune.bandits.coefficients import Components, judged, refuse_unheld
 from nashtune.bandits.table import Table
 from nashtune.games.matrices import Array, Game, bradley_terry
 from nashtune.games.population import Population, Rows
@@ -20,7 +20,7 @@ from nashtune.games.runner import TabularRunner
 from nashtune.interfaces import PairBatch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from nashtune.spec.model import Spec
 
@@ -65,13 +65,14 @@ class PairOptimum:
     notes: list[str]
 
 
-def pair_optimum(spec: Spec, components: Components, table: Table) -> PairOptimum:
+def pair_optimum(spec: Spec, components: Components, table: Table, names: Sequence[str]) -> PairOptimum:
     """Run the spec's schedule, exactly.
 
     Args:
         spec: The spec.
         components: Its loss and oracle, built.
-        table: The prompts.
+        table: The prompts, or the prompts many times over.
+        names: Of the prompts.
 
     Raises:
         InputError: the loss reads no pairs.
@@ -99,6 +100,7 @@ def pair_optimum(spec: Spec, components: Components, table: Table) -> PairOptimu
     runner = TabularRunner(spec, games, source)
     start_A = np.concatenate([np.log(game.start) for game in games])
     beta = _beta(runner, source(start_A, 1), torch.from_numpy(start_A))
+    refuse_unheld(beta, table, names)
     if runner.kl is not None and runner.kl.uses_variance:
         state |= runner.kl.state_dict()
     trajectory = runner.run()

@@ -90,8 +90,8 @@ def own_form(coefficients: Coefficients) -> OwnForm | None:
     square = (centred_reward**2).sum(-1, keepdims=True)
     scale = (centred_reward * centred_push).sum(-1, keepdims=True) / np.where(square > 0, square, 1.0)
     scale = np.where(square > 0, _rounded(scale / first), 1.0)
-    proportional = _alike(strength, first, held & measured) and _alike(centred_push, first * scale * centred_reward, held)
-    if not proportional:
+    expected_push = first * scale * centred_reward
+    if not (_alike(strength, first, held & measured) and _alike(centred_push, expected_push, held)):
         return None
     scaled = np.where(held, reward * scale, 0.0)
     find: Find

@@ -13,7 +13,7 @@ import numpy as np
 from nashtune.bandits.bandit import Arms
 from nashtune.bandits.closed_forms import log_weighted
 from nashtune.bandits.coefficients import Coefficients, Components, components_of, refuse_unheld
-from nashtune.bandits.optimum import optimum
+from nashtune.bandits.optimum import optimum, weakly_held
 from nashtune.bandits.pairs import pair_optimum
 from nashtune.bandits.report import BanditReport, Line
 from nashtune.bandits.risk import Risk, from_gains
@@ -98,15 +98,17 @@ Solved = tuple[Array, Array, OwnForm | None, Array | None, list[str]]
 
 
 def _rollouts(spec: Spec, components: Components, table: Table, drawn: Table, names: Sequence[str]) -> Solved:
-    coefficients, own, log_policy = _at_rest(components, table, names)
+    coefficients, log_policy, apart_from_form = _at_rest(components, table, names)
     policy = np.exp(log_policy)
     notes = [f"the policy is at rest under {spec.loss.name}: all arms of a prompt are pushed alike"]
+    if not apart_from_form:
+        notes.append("rounding blurs the slope of some arm's push: the search started from the closed form")
     prompts = len(table.held)
     chunk = prompts * max(1, ROWS_AT_ONCE // table.held.size)
     found, apart = [], 0.0
     for start in range(0, len(drawn.held), chunk):
         part = table.before(drawn.without(start).first(chunk))
-        solved = np.exp(_at_rest(components, part, names)[2])
+        solved = np.exp(_at_rest(components, part, names)[1])
         apart = max(apart, float(np.abs(solved[:prompts] - policy).max()))
         found.append(solved[prompts:])
     if apart > COUPLED:
@@ -115,29 +117,31 @@ def _rollouts(spec: Spec, components: Components, table: Table, drawn: Table, na
             "the risk is that of a batch that holds all draws"
         )
     beta = None if coefficients.beta_S is None else table.padded(coefficients.beta_S)
-    return policy, np.concatenate(found), own, beta, notes
+    return policy, np.concatenate(found), own_form(coefficients), beta, notes
 
 
-def _at_rest(
-    components: Components, table: Table, names: Sequence[str]
-) -> tuple[Coefficients, OwnForm | None, Array]:
-    """The loss's coefficients, their closed form where it has one, and log-probs at which it is at rest (X, n)."""
+def _at_rest(components: Components, table: Table, names: Sequence[str]) -> tuple[Coefficients, Array, bool]:
+    """The loss's coefficients, log-probs at which it is at rest (X, n), and whether they were found from the reference.
+
+    What is found from there agrees with a closed form because that is right. Where an arm is held so
+    weakly that rounding blurs its slope the closed form, if the loss has one, is where the search starts.
+    """
     coefficients = Coefficients(components, table)
     refuse_unheld(coefficients.beta, table, names)
     coefficients.steady()
-    own = own_form(coefficients)
-    return coefficients, own, optimum(coefficients, table, None if own is None else own.log_policy)
+    own = own_form(coefficients) if weakly_held(coefficients, table) else None
+    return coefficients, optimum(coefficients, table, None if own is None else own.log_policy), own is None
 
 
 def _pairs(spec: Spec, components: Components, table: Table, drawn: Table, names: Sequence[str]) -> Solved:
-    solved = pair_optimum(spec, components, table)
+    solved = pair_optimum(spec, components, table, names)
     rounds = f"{solved.rounds} update" + ("s" if solved.rounds != 1 else "")
     notes = [f"pairs: both answers from the policy, labels P(y ≻ y') = σ(R − R'), {rounds}, each to its minimiser"]
     notes += solved.notes
     prompts = len(table.held)
     chunk = prompts * max(1, PAIR_PROMPTS_AT_ONCE // prompts)
     parts = [drawn.without(start).first(chunk) for start in range(0, len(drawn.held), chunk)]
-    policies = np.concatenate([_pair_policies(spec, components, part, prompts) for part in parts])
+    policies = np.concatenate([_pair_policies(spec, components, part, names) for part in parts])
     own = None
     if solved.beta is not None:
         beta = np.where(table.held, solved.beta, 1.0)
@@ -146,17 +150,18 @@ def _pairs(spec: Spec, components: Components, table: Table, drawn: Table, names
     return np.exp(solved.log_policy), policies, own, solved.beta, notes
 
 
-def _pair_policies(spec: Spec, components: Components, part: Table, prompts: int) -> Array:
+def _pair_policies(spec: Spec, components: Components, part: Table, names: Sequence[str]) -> Array:
     """Policies of several draws; those of fewer where the minimiser, which searches for all of them at once, fails."""
     try:
-        return np.exp(pair_optimum(spec, components, part).log_policy)
+        return np.exp(pair_optimum(spec, components, part, names).log_policy)
     except CheckFailed:
+        prompts = len(names)
         draws = len(part.held) // prompts
         if draws == 1:
             raise
         middle = prompts * (draws // 2)
         halves = (part.first(middle), part.without(middle))
-        return np.concatenate([_pair_policies(spec, components, half, prompts) for half in halves])
+        return np.concatenate([_pair_policies(spec, components, half, names) for half in halves])
 
 
 def _refuse_other_specs(spec: Spec) -> None:
@@ -196,11 +201,15 @@ def _theory(
         notes.append("the spec has no β, so that no closed form is beside it")
         return []
     forms: list[tuple[str, float, Form]] = [("vanilla KL, π₀ exp(R/β)", base, vanilla_form(base))]
-    if all((arms.sigma > 0).all() for arms in prompts):
+    noisy = all((arms.sigma > 0).all() for arms in prompts)
+    if noisy and all((arms.variance > 0).all() for arms in prompts):
         forms.append(("variance-weighted KL, detached, v not clipped", base, detached_form(base)))
     else:
         notes.append(
-            "an arm without noise: the variance-weighted closed form and the exact risk of small aware steps need σ > 0"
+            "an arm of which all members say the same: no line for the variance-weighted closed form"
+            if noisy
+            else "an arm without noise: the variance-weighted closed form and the exact risk of small aware steps need "
+            "σ > 0"
         )
     if kl > 0:
         matched = matched_beta(drawn, kl)

@@ -34,4 +34,4 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def print_json(data: Any) -> None:
     """Print data as JSON; Greek letters stay readable where the output can hold them."""
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    print(json.dumps(data, indent=2, ensure_ascii=not unicode, allow_nan=False))
+    print(json.dumps(data, indent=2, ensure_ascii=not unicode))

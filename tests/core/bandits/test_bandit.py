@@ -87,6 +87,10 @@ def test_which_files_are_bandits(tmp_path: Path):
         ({"members": [[1, 2, 3]]}, "1 members; a variance takes at least two"),
         ({"members": [[1, 2, 3], [1, 2]]}, "members[1] has 2 numbers, and rewards 3"),
         ({"members": [[1, 2, 3], [1, 2, 3]], "estimate": [1, 2, 3]}, "both 'estimate' and 'members'"),
+        ({"members": 5}, "members: expected one list of scores per member, found 5"),
+        ({"members": "ab"}, "members: expected one list of scores per member, found 'ab'"),
+        ({"rewards": [1, 10**400, 0]}, "bandit: rewards: expected a list of numbers, one per arm: int too large"),
+        ({"members": [[0, 1, 1e300], [0, 2, -1e300]]}, "bandit: the estimate or the variance of arm 2 is too large"),
         ({"sigmma": [1]}, "'sigmma' is not a key of a bandit; did you mean 'sigma'"),
         ({"rewards": [[1, 2, 3], [1, 2, 3]]}, "rewards has 2 prompts, and 'sigma' is not a list of as many lists"),
     ],
@@ -108,3 +112,16 @@ def test_missing_keys_and_broken_files(tmp_path: Path):
         read_bandit(str(broken))
     with pytest.raises(InputError, match="no such file"):
         read_bandit(str(tmp_path / "none.json"))
+
+
+def test_prompts_of_different_numbers_of_members_are_refused():
+    heads = [[1, 0, 0], [3, 0, 1]]
+    two = make_arms("two", **THREE, members=heads)
+    three = make_arms("three", **THREE, members=[*heads, [0, 0, 0]])
+    for prompts, message in (
+        ([two, three], "two has 2 members and three 3; one ensemble scores all prompts"),
+        ([two, make_arms("none", **THREE)], "two has 2 members and none none"),
+        ([make_arms("plain", **THREE), two], "plain has no members and two 2"),
+    ):
+        with pytest.raises(InputError, match=message):
+            table_of(prompts)

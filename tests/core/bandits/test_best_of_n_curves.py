@@ -8,6 +8,8 @@ import pytest
 
 from nashtune.bandits.best_of_n_curves import curve_of_arms, curve_of_samples, rank_weights, selection
 from nashtune.bandits.frontier import Answers, example, frontier
+from nashtune.bandits.overopt_fit import fit
+from nashtune.errors import InputError
 from nashtune.samplers.best_of_n_theory import pmf
 
 GOLD = np.array([0.2, 0.0, -0.3, 0.9, 0.4])
@@ -128,3 +130,54 @@ def test_means_over_prompts_and_equal_members():
     alone = [frontier("one", [part], [1, 2, 3, 5]).curves[0].gold for part in (one, other)]
     for curve in both.curves:
         assert curve.gold == pytest.approx(np.mean(alone, axis=0), abs=1e-14)
+
+
+def test_each_rule_has_its_own_divergence_where_the_reference_is_not_uniform():
+    reference, gold = np.array([0.6, 0.2, 0.1, 0.06, 0.04]), np.array([0.1, 0.5, -0.2, 0.9, 0.3])
+    proxies = np.array([[0.1, 0.7, 0.3, 0.5, 0.9], [0.9, 0.2, 0.4, -0.6, 0.1]])
+    ns = [1, 2, 3, 4]
+    found = frontier("five", [Answers(gold=gold, proxies=proxies, reference=reference)], ns)
+    aggregates = {"single": proxies[0], "mean": proxies.mean(0), "WCO": proxies.min(0)}
+    aggregates["UWO 0.5"] = proxies.mean(0) - 0.5 * proxies.var(0)
+    aggregates["LCB 1"] = proxies.mean(0) - proxies.std(0, ddof=1)
+    for curve in found.curves:
+        proxy = aggregates[curve.name]
+        for q, n in enumerate(ns):
+            p = np.zeros(5)
+            for drawn in itertools.product(range(5), repeat=n):
+                p[max(drawn, key=lambda i: proxy[i])] += np.prod(reference[list(drawn)])
+            held = p > 0
+            assert curve.kl[q] == pytest.approx(p[held] @ np.log(p[held] / reference[held]), abs=1e-12)
+            assert curve.gold[q] == pytest.approx(p @ gold, abs=1e-12)
+        own = fit("best_of_n", np.sqrt(curve.kl), curve.gold - reference @ gold)
+        assert (curve.law.alpha, curve.law.beta) == (pytest.approx(own.alpha), pytest.approx(own.beta))
+    single, mean = found.curves[0].kl, found.curves[1].kl
+    assert np.abs(single - mean).max() > 0.1 and found.kl is None
+    shown = found.to_dict()
+    assert shown["kl"] is None and shown["curves"]["mean"]["kl"] == mean.tolist()
+
+
+def test_constant_gold_and_ties_have_no_law():
+    proxies = np.array([PROXY, PROXY[::-1]])
+    found = frontier("flat", [Answers(gold=np.full(5, 0.3), proxies=proxies, reference=np.full(5, 0.2))], [1, 2, 4, 8])
+    assert all(curve.law is None for curve in found.curves)
+    assert found.notes == ["gold is the same for all answers of a prompt: no law to fit"]
+    tied = np.array([PROXY, -PROXY])
+    found = frontier("tied", [Answers(gold=GOLD, proxies=tied, reference=np.full(5, 0.2))], [1, 2, 4, 8])
+    assert [curve.name for curve in found.curves if curve.law is None] == ["mean"]
+    assert found.notes == ["no fit of mean: it takes three values of n above 1, with different KL"]
+
+
+def test_rewards_too_large_for_float64_are_refused():
+    proxies = 1e300 * np.array([PROXY, PROXY[::-1]])
+    with pytest.raises(InputError, match=r"large: UWO 0\.5: gold or the aggregate of the proxies is too large"):
+        frontier("large", [Answers(gold=GOLD, proxies=proxies, reference=np.full(5, 0.2))])
+    large, plain = (
+        frontier("one", [Answers(gold=gold, proxies=PROXY[None], reference=np.full(5, 0.2))], [1, 2, 4, 8])
+        .curves[0]
+        .law
+        for gold in (1e300 * GOLD, GOLD)
+    )
+    for name in ("alpha", "beta", "alpha_error", "rmse"):
+        assert getattr(large, name) == pytest.approx(1e300 * getattr(plain, name))
+    assert large.r2 == pytest.approx(plain.r2) and large.peak[1] == pytest.approx(1e300 * plain.peak[1])

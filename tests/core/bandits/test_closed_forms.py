@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bandit_numbers import ESTIMATE, GOLD, REFERENCE, SIGMA, V
-from nashtune.bandits.closed_forms import at_distance, ellipsoid, kl, reverse, sphere, vanilla, weighted
+from nashtune.bandits.closed_forms import at_distance, ellipsoid, kl, log_weighted, reverse, sphere, vanilla, weighted
 
 PRINTED = 1e-10
 CENTRED = ESTIMATE - REFERENCE @ ESTIMATE
@@ -129,3 +129,15 @@ def test_an_arm_nobody_knows_stays_at_the_reference():
         step = ellipsoid(ESTIMATE, variance)
         moved.append(abs(step[3]) / np.abs(step).max())
     assert moved[0] > moved[1] > moved[2] and moved[2] < 1e-5
+
+
+def test_coefficients_far_below_the_resolution_of_rewards():
+    reward, reference = np.array([1.0, 0.9, 0.0]), np.array([0.2, 0.3, 0.5])
+    for find in (weighted, reverse):
+        for tiny in (1e-12, 1e-20, 1e-200):
+            policy, level = find(reward, reference, np.array([tiny, 0.05, 0.5]))
+            others = find(np.array([1.0, 0.9, 0.0]), reference, np.array([1e-9, 0.05, 0.5]))[0]
+            assert policy == pytest.approx(others, abs=1e-7) and level == pytest.approx(1.0, abs=1e-8)
+            assert policy.sum() == pytest.approx(1.0, abs=1e-15)
+    log_policy, _ = log_weighted(1e5 * reward, reference, np.full(3, 0.1))
+    assert log_policy - log_policy[0] == pytest.approx(1e6 * (reward - 1.0) + np.log(reference / 0.2))

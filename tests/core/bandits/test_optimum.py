@@ -8,7 +8,7 @@ import torch
 
 from bandit_numbers import DETACHED_FLOORED, ESTIMATE, EXACT_FLOORED, REFERENCE, V, arms
 from nashtune.bandits.closed_forms import reverse, vanilla, weighted
-from nashtune.bandits.coefficients import Coefficients, Components
+from nashtune.bandits.coefficients import Coefficients, Components, refuse_unheld
 from nashtune.bandits.optimum import gradient_run, optimum
 from nashtune.bandits.table import drawn_table, table_of
 from nashtune.bandits.theory import own_form
@@ -137,3 +137,47 @@ def test_the_closed_form_is_recognised_by_what_the_loss_does():
     )
     assert own_form(coefficients(PolicyGradient("k3"), Fixed(0.1))).name == "π₀ / (1 − (R − λ)/β)"
     assert own_form(coefficients(PolicyGradient("k1"), Fixed(0.1))) is None
+
+
+class Given(KLController):
+    def __init__(self, beta) -> None:
+        self.values = torch.as_tensor(beta, dtype=torch.float64)
+
+    def beta(self, batch):
+        return self.values
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+@pytest.mark.parametrize("scale", [1e-5, 1.0, 1e5])
+def test_an_arm_that_is_held_weakly_has_an_optimum(scale, whiten):
+    beta = np.array([1e-9, 0.01, 0.02, 0.1, 0.4, 0.6])
+    table = table_of([arms(rewards=scale * np.array([1.0, 0.6, 0.2, 0.0, -0.4, -0.9]), estimate=scale * ESTIMATE)])
+    expected = weighted(scale * ESTIMATE, REFERENCE, beta)[0]
+    found = coefficients(PolicyGradient(whiten=whiten), Given(beta), table)
+    own = own_form(found)
+    assert own.policy[0] == pytest.approx(expected, abs=1e-15)
+    started = np.exp(optimum(found, table, own.log_policy)[0])
+    assert started == pytest.approx(expected, abs=1e-8)
+    if not whiten and scale <= 1.0:
+        assert np.exp(optimum(found, table)[0]) == pytest.approx(expected, abs=1e-8)
+
+
+def test_a_slope_is_told_from_rounding_whatever_the_level_of_the_rewards():
+    for level in (0.0, 1e6, -1e9):
+        table = table_of([arms(estimate=ESTIMATE + level)])
+        (policy,) = solved(PolicyGradient(), Fixed(0.5), table)
+        assert policy == pytest.approx(vanilla(ESTIMATE, REFERENCE, 0.5), abs=1e-6)
+        for penalty in ("k1", "none"):
+            with pytest.raises(CheckFailed, match="no KL penalty holds the policy back"):
+                solved(PolicyGradient(penalty), Fixed(0.1), table)
+
+
+def test_a_coefficient_of_0_is_named():
+    table = table_of([arms()])
+    beta = torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0, 1.0])
+    with pytest.raises(CheckFailed, match="six: v is 0 for arm 2: nothing holds the policy there"):
+        refuse_unheld(beta, table, ["six"])
+    with pytest.raises(CheckFailed, match="six, where the noise is drawn: v is 0 for arm 2"):
+        refuse_unheld(torch.cat([torch.ones(6), beta]), table.before(table), ["six"])
+    refuse_unheld(torch.tensor(0.0), table, ["six"])
+    refuse_unheld(None, table, ["six"])

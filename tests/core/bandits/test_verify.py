@@ -17,10 +17,11 @@ from bandit_numbers import (
     spec,
     variance_weighted,
 )
-from nashtune.bandits.closed_forms import reverse, vanilla, weighted
+from nashtune.bandits.closed_forms import ellipsoid, reverse, sphere, vanilla, weighted
 from nashtune.bandits.coefficients import Coefficients, components_of
 from nashtune.bandits.optimum import gradient_run
-from nashtune.bandits.table import table_of
+from nashtune.bandits.table import drawn_table, table_of
+from nashtune.bandits.theory import matched_beta, mean_kl, vanilla_form
 from nashtune.bandits.verify import verify_bandit
 from nashtune.errors import CheckFailed, InputError
 
@@ -173,3 +174,76 @@ def test_a_loss_that_compares_prompts_says_so():
 def test_specs_that_learn_from_something_else_are_refused(name, message):
     with pytest.raises(InputError, match=message):
         verified(spec(name))
+
+
+@pytest.mark.parametrize("name", ["uncertainty_rlhf_rloo", "uncertainty_rlhf"])
+@pytest.mark.parametrize(("sigma", "scale"), [(1e-4, 1.0), (1e-10, 1.0), (1e-4, 1e5)])
+def test_one_arm_that_is_almost_certain(name, sigma, scale):
+    sigmas = scale * np.array([sigma, *SIGMA[1:]])
+    prompts = [arms(rewards=scale * GOLD, sigma=sigmas, estimate=scale * ESTIMATE)]
+    report = verified(spec(name, kl=variance_weighted(normalise="none", beta=0.1)), prompts=prompts)
+    expected = weighted(scale * ESTIMATE, REFERENCE, 0.1 * sigmas**2)[0]
+    assert report.spec_line.policy[0] == pytest.approx(expected, abs=1e-8) and report.distance < 1e-8
+    assert any("the search started from the closed form" in note for note in report.notes)
+    plain = verified(spec(name, kl=variance_weighted(beta=0.1)))
+    assert not any("the search started" in note for note in plain.notes)
+    if sigma == 1e-4:
+        precise = verified(
+            spec(name, kl=variance_weighted(variant="precision", normalise="none", beta=0.1)), prompts=prompts
+        )
+        assert precise.distance < 1e-8
+
+
+@pytest.mark.parametrize("name", ["uncertainty_rlhf_rloo", "uncertainty_rlhf_pairwise"])
+def test_a_variance_of_0_is_named(name):
+    prompts = [arms(sigma=[0.3, 0.3, 0.0, 1.0, 2.0, 2.5])]
+    with pytest.raises(CheckFailed, match="six: v is 0 for arm 2: nothing holds the policy there"):
+        verified(spec(name, kl=variance_weighted(normalise="none")), prompts=prompts)
+
+
+def test_small_steps_on_the_mean_of_members():
+    K, draws = 10, 200_000
+    report = verified(
+        spec("rloo", kl__beta=1.0), prompts=[arms(estimate=None, members=np.tile(ESTIMATE, (K, 1)))], draws=2
+    )
+    assert report.quadratic["vanilla"] == pytest.approx(0.00284, abs=5e-6)
+    assert any("all members say the same" in note for note in report.notes)
+    R = GOLD + SIGMA / K**0.5 * np.random.default_rng(0).standard_normal((draws, 6))
+    share = float((sphere(R) @ GOLD < 0).mean())
+    assert abs(share - report.quadratic["vanilla"]) <= 3.0 * (0.00284 / draws) ** 0.5
+    pair = [arms(estimate=None, members=np.tile(ESTIMATE, (2, 1)))]
+    found = verified(spec("rloo", kl__beta=1.0), prompts=pair, draws=2).quadratic["aware"]
+    R = GOLD + SIGMA / 2**0.5 * np.random.default_rng(0).standard_normal((draws, 6))
+    share = float((ellipsoid(R, SIGMA**2) @ GOLD < 0).mean())
+    assert abs(share - found) <= 3.0 * (found / draws) ** 0.5
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_the_vanilla_line_is_at_the_spec_s_divergence_on_any_scale(scale):
+    table = drawn_table([arms(rewards=scale * GOLD, sigma=scale * SIGMA)], 500, np.random.default_rng(0))
+    for beta in (1e-1, 1.0, 1e3, 1e7):
+        target = mean_kl(vanilla_form(beta * scale)(table)[0], table)
+        found = mean_kl(vanilla_form(matched_beta(table, target))(table)[0], table)
+        assert found == pytest.approx(target, rel=1e-6, abs=1e-15)
+    assert matched_beta(table, 2.4) is None  # the rarest arm alone is log 10 = 2.30 nats away
+    same = arms(rewards=np.ones(6), sigma=np.zeros(6), estimate=None)
+    assert matched_beta(table_of([same]), 0.1) is None
+
+
+def test_no_line_at_a_divergence_that_vanilla_does_not_reach():
+    # the spec gives up the arm of highest estimate, which is common, for a rare one that is certain
+    prompts = [arms(rewards=[1.0, 0.9], sigma=[1.0, 0.0], reference=[0.9, 0.1], estimate=[1.0, 0.9])]
+    report = verified(
+        spec("ppo_uwo", kl={"name": "fixed", "beta": 0.01}, oracle__penalty=50.0), prompts=prompts, draws=200
+    )
+    assert [line.name for line in report.theory] == ["vanilla KL, π₀ exp(R/β)"]
+    assert any("nats at any β: no line at equal KL" in note for note in report.notes)
+
+
+def test_members_without_noise_are_noted():
+    heads = np.random.default_rng(5).normal(GOLD, SIGMA, (4, 6))
+    prompts = [arms(sigma=np.zeros(6), estimate=None, members=heads)]
+    report = verified(spec("rloo", kl__beta=0.5), prompts=prompts)
+    assert report.spec_line.risk.method == "exact" and any("no arm is noisy (σ = 0)" in note for note in report.notes)
+    quiet = verified(spec("rloo", kl__beta=0.5), prompts=[arms(sigma=np.zeros(6), estimate=None)])
+    assert not any("no arm is noisy" in note for note in quiet.notes)

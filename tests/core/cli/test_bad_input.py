@@ -78,7 +78,7 @@ def test_a_misspelt_spec_is_named_with_the_nearest(fit: Refused) -> None:
     ("text", "parts"),
     [
         (
-            "loss: {name: dppo}\nreferences: {ref: base}\nkl: {name: fixed, beta: 0.1}\nschedule: offline\n",
+            "loss: {name: dpoo}\nreferences: {ref: base}\nkl: {name: fixed, beta: 0.1}\nschedule: offline\n",
             [":1:", "did you mean 'dpo'"],
         ),
         ("loss: dpo\nlos: ipo\n", [":2:", "did you mean 'loss'"]),

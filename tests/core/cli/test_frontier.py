@@ -55,6 +55,8 @@ def test_arms_with_probabilities_and_several_prompts(tmp_path: Path, capsys):
         ({"gold": [1, 2]}, "gold has 2 answers, and a list of proxies 5"),
         ({"gold": [1, 2, 3, 4, float("nan")]}, "gold[4] is nan; expected a finite number"),
         ({"proxies": [1, 2, 3, 4, 5]}, "proxies: expected one list of numbers per reward model"),
+        ({"gold": [1, 2, 3, 4, 10**400]}, "scores.json: gold: expected a list of numbers: int too large"),
+        ({"proxies": [[1e300, 2, 3, 4, 5], [-1e300, 2, 3, 4, 5]]}, "UWO 0.5: gold or the aggregate of the proxies is"),
         ({"proxies": []}, "'proxies' is missing or no list"),
         ({"goldd": [1]}, "'goldd' is not a key of this file; did you mean 'gold'"),
         ({"sampled": 1}, "sampled: expected true or false"),
@@ -85,3 +87,20 @@ def test_wrong_options_are_refused(arguments, message: str, tmp_path: Path, caps
     assert message in capsys.readouterr().err
     assert main(["frontier", "--game", "none.json"]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_rules_at_different_divergences_have_columns_of_their_own(tmp_path: Path, capsys):
+    content = {
+        "gold": [0.1, 0.5, -0.2, 0.9, 0.3],
+        "proxies": [[0.1, 0.7, 0.3, 0.5, 0.9], [0.9, 0.2, 0.4, -0.6, 0.1]],
+        "reference": [0.6, 0.2, 0.1, 0.06, 0.04],
+    }
+    picture = tmp_path / "own.png"
+    options = ["--game", written(tmp_path, content), "--n", "1,2,4,8"]
+    assert main(["frontier", *options, "--plot", str(picture)]) == 0
+    out = capsys.readouterr().out
+    assert "KL, single" in out and "KL, LCB 1" in out and picture.read_bytes().startswith(b"\x89PNG")
+    assert main(["frontier", *options, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["kl"] is None
+    assert found["curves"]["single"]["kl"][1] != pytest.approx(found["curves"]["mean"]["kl"][1], rel=0.01)

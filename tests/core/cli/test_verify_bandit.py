@@ -99,3 +99,13 @@ def test_wrong_files_are_refused(tmp_path: Path, capsys):
     assert "wrong: sigma has 1 numbers, and rewards 6" in capsys.readouterr().err
     assert main(["verify", "rloo", "--draws", "10"]) == 2
     assert "--draws: goes with a bandit" in capsys.readouterr().err
+
+
+def test_files_that_do_not_fit_together_are_refused(bandit: str, tmp_path: Path, capsys):
+    heads = tmp_path / "heads.json"
+    heads.write_text(json.dumps({"rewards": [1, 0], "sigma": [1, 1], "reference": [0.5, 0.5], "members": [[1, 0]] * 3}))
+    assert main(["verify", *AWARE, "--game", bandit, "--game", str(heads)]) == 2
+    assert "six has no members and heads 3" in capsys.readouterr().err
+    heads.write_text(json.dumps({**SIX, "members": 5, "estimate": None}))
+    assert main(["verify", *AWARE, "--game", str(heads)]) == 2
+    assert "heads: members: expected one list of scores per member, found 5" in capsys.readouterr().err

@@ -124,4 +124,4 @@ def test_learning_rate_and_optimiser_begin_anew_with_each_update(game: Lab) -> N
 
 
 def test_offline_commands_say_why_a_game_has_nothing_for_them(game: Lab, refused: Callable[..., str]) -> None:
-    assert "is a game" in refused("validate", "--spec", "onpo", "--config", str(game.run_file))
+    assert "makes its rows in its own rounds" in refused("validate", "--spec", "onpo", "--config", str(game.run_file))

@@ -32,12 +32,12 @@ def test_rounds_are_what_was_logged_of_their_rollouts(game: Lab) -> None:
         assert "judgements" not in one
 
 
-def test_kl_of_every_round_is_known_where_few_steps_were_logged(game: Lab) -> None:
+def test_kl_and_beta_of_every_round_are_known_where_few_steps_were_logged(game: Lab) -> None:
     run = game.fit(*SIZES, "--trainer.log_every_n_steps", "12", spec="rloo")
     rounds = json.loads((run / "report.json").read_text())["rounds"]
     assert [one["steps"] for one in rounds] == [4, 4, 4]
     assert all(one["kl_k3"] >= 0 for one in rounds) and rounds[2]["kl_k3"] > 0
-    assert [one["beta"] for one in rounds] == [None] * 3
+    assert [one["beta"] for one in rounds] == [0.05] * 3
 
 
 def test_rewards_of_the_start_and_of_now_are_those_of_their_answers(game: Lab) -> None:
