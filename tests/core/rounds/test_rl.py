@@ -94,8 +94,9 @@ def test_micro_batches_change_nothing_but_speed(game: Lab, spec: str) -> None:
     """Answers of unequal length: a mean of micro-batch means would weigh their tokens differently (trl#2617)."""
     small = game.fit(*SIZES, "--data.batch_size", "1", "--trainer.accumulate_grad_batches", "4", spec=spec, run="small")
     large = game.fit(*SIZES, "--data.batch_size", "4", "--trainer.accumulate_grad_batches", "1", spec=spec, run="large")
+    # Adam divides by the size of the gradient: where that is nearly 0 its rounding shows, up to 1 % of a step of 1e-3
     for name, weight in weights(large).items():
-        torch.testing.assert_close(weights(small)[name], weight, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(weights(small)[name], weight, rtol=1e-4, atol=1e-5)
 
 
 def test_replaying_a_journal_needs_neither_sampler_nor_oracle(game: Lab) -> None:
