@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from nashtune.bandits.bandit import Arms, make_arms
-from nashtune.errors import InputError, nearest
+from nashtune.bandits.json_file import read_object
+from nashtune.errors import InputError
 
 KEYS = ("name", "rewards", "sigma", "reference", "estimate", "members")
 NEEDED = ("rewards", "sigma", "reference")
@@ -38,18 +39,7 @@ def read_bandit(source: str) -> list[Arms]:
     Raises:
         InputError: says which key, prompt and arm.
     """
-    file = Path(source).expanduser()
-    if not file.is_file():
-        raise InputError(f"--game {source}: no such file")
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{file}: expected an object with {', '.join(NEEDED)}, found {type(found).__name__}")
-    for key in found:
-        if key not in KEYS:
-            raise InputError(f"{file}: '{key}' is not a key of a bandit{nearest(str(key), KEYS)}")
+    file, found = read_object(source, expected=", ".join(NEEDED), keys=KEYS, what="a bandit")
     for key in NEEDED:
         if key not in found:
             raise InputError(

@@ -5,14 +5,13 @@ Legend: N = answers of a prompt, K = reward models.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nashtune.bandits.frontier import Answers
-from nashtune.errors import InputError, nearest
+from nashtune.bandits.json_file import read_object
+from nashtune.errors import InputError
 from nashtune.games.matrices import Array
 
 KEYS = ("gold", "proxies", "reference", "sampled", "name")
@@ -28,18 +27,7 @@ def read_answers(source: str) -> tuple[str, list[Answers]]:
     Raises:
         InputError: says which key and answer.
     """
-    file = Path(source).expanduser()
-    if not file.is_file():
-        raise InputError(f"--game {source}: no such file")
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise InputError(f'{file}: expected an object with "gold" and "proxies", found {type(found).__name__}')
-    for key in found:
-        if key not in KEYS:
-            raise InputError(f"{file}: '{key}' is not a key of this file{nearest(str(key), KEYS)}")
+    file, found = read_object(source, expected='"gold" and "proxies"', keys=KEYS, what="this file")
     for key in ("gold", "proxies"):
         if not isinstance(found.get(key), list) or not found[key]:
             raise InputError(f"{file}: '{key}' is missing or no list; give gold rewards and one list per reward model")

@@ -16,8 +16,8 @@ from nashtune.interfaces.policy import LogProbEngine, TokenStatistics
 from nashtune.logprobs.head import accumulation_dtype, base_model
 from nashtune.logprobs.positions import (
     Predicted,
+    at_last,
     collect,
-    last_positions,
     model_inputs,
     predicted,
     sum_per_sequence,
@@ -50,7 +50,7 @@ class DenseEngine(LogProbEngine):
         return DenseFeatures(
             logits=logits.to(accumulation_dtype(logits.dtype)),
             hidden=at.rows(hidden),
-            last=hidden[torch.arange(len(hidden)), last_positions(batch.attention_mask)],
+            last=at_last(hidden, batch.attention_mask),
             at=at,
         )
 

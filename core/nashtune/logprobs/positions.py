@@ -71,6 +71,12 @@ def last_positions(attention_mask_NT: Tensor) -> Tensor:
     return attention_mask_NT.shape[1] - 1 - backwards
 
 
+def at_last(hidden_NTH: Tensor, attention_mask_NT: Tensor) -> Tensor:
+    """Hidden state of the last attended token of each sequence (N, H)."""
+    rows = torch.arange(len(hidden_NTH), device=hidden_NTH.device)
+    return hidden_NTH[rows, last_positions(attention_mask_NT)]
+
+
 def sum_per_sequence(values_M: Tensor, at: Predicted) -> Tensor:
     """Sum of a per-token value over each completion (N,), in the dtype of the values.
 

@@ -16,8 +16,8 @@ from nashtune.interfaces.policy import LogProbEngine, TokenStatistics
 from nashtune.logprobs.head import Head, backbone, check_head, find_head
 from nashtune.logprobs.positions import (
     Predicted,
+    at_last,
     collect,
-    last_positions,
     model_inputs,
     predicted,
     sum_per_sequence,
@@ -67,7 +67,7 @@ class TiledEngine(LogProbEngine):
         check_head(model, batch)
         decoder = backbone(model)
         hidden = decoder(**model_inputs(decoder, batch)).last_hidden_state
-        last = hidden[torch.arange(len(hidden)), last_positions(batch.attention_mask)]
+        last = at_last(hidden, batch.attention_mask)
         return TiledFeatures(hidden=at.rows(hidden), last=last, head=find_head(model), at=at)
 
     def logprobs(self, features: TiledFeatures, batch: TokenBatch) -> LogProbs:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nashtune.errors import InputError
 from nashtune.interfaces.batch import TokenBatch
 from nashtune.logprobs.head import accumulation_dtype, base_model
-from nashtune.logprobs.positions import last_positions
+from nashtune.logprobs.positions import at_last
 
 NAME = "score"
 """What transformers calls the head of a decoder's sequence classifier."""
@@ -93,8 +93,7 @@ def last_hidden(hidden_NTH: Tensor, batch: TokenBatch) -> Tensor:
     """
     if not bool(batch.attention_mask.any(1).all()):
         raise ValueError("a sequence without any token has no score")
-    rows = torch.arange(len(hidden_NTH), device=hidden_NTH.device)
-    return hidden_NTH[rows, last_positions(batch.attention_mask)]
+    return at_last(hidden_NTH, batch.attention_mask)
 
 
 def scores(model: nn.Module, last_NH: Tensor) -> Tensor:

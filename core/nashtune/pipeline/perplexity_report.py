@@ -127,7 +127,7 @@ def _lower_is_chosen(
     better = [nll for slot in POSITIVE for nll, _, _ in slots.get(slot, ())]
     worse = [nll for slot in NEGATIVE for nll, _, _ in slots.get(slot, ())]
     pairs = [(one.scored[0][0], one.scored[1][0]) for one in verdicts if one.row.slots == PAIR]
-    within = [1.0 if w < l else 0.5 if w == l else 0.0 for w, l in pairs]  # noqa: E741 (the papers' w and l)
+    within = [1.0 if chosen < rejected else 0.5 if chosen == rejected else 0.0 for chosen, rejected in pairs]
     return {"auc": lower_is_chosen(better, worse), "within_pairs": sum(within) / len(within) if within else None}
 
 

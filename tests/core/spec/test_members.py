@@ -57,8 +57,11 @@ def test_a_variance_takes_two_members_beside_the_one_that_is_the_reward(heads, m
 
 
 def test_who_reads_no_variance_may_have_one_member(heads) -> None:
-    check(heads(1), spec="rloo")
-    check(heads(1, "other"), spec="ppo_lcb")
+    one = heads(1)
+    for spec in ("rloo", "ppo_lcb"):
+        check(one, spec=spec)  # raises where it refuses
+    with pytest.raises(InputError, match="1 member, and kl"):
+        check(one, spec="uncertainty_rlhf")
 
 
 def test_folders_of_members_are_counted(heads, tmp_path) -> None:
