@@ -2,10 +2,11 @@
 
 from nashtune.interfaces.batch import Anchor, ExampleBatch, LogProbs, LossBatch, LossOutput, PairBatch, Step, TokenBatch
 from nashtune.interfaces.kl import KLController
+from nashtune.interfaces.layout import Layout, Packed, Segment
 from nashtune.interfaces.loss import Loss
 from nashtune.interfaces.oracle import Oracle, PreferenceOracle, Prompt, RewardOracle, Rewards
 from nashtune.interfaces.pairing import Comparisons, Paired, Pairing, Pairs
-from nashtune.interfaces.policy import LogProbEngine, Policy
+from nashtune.interfaces.policy import Encoded, LogProbEngine, Policy
 from nashtune.interfaces.reference import Reference
 from nashtune.interfaces.rollouts import Advantages, RolloutBatch
 from nashtune.interfaces.sampler import Completion, Sampler, Surroundings
@@ -18,8 +19,10 @@ __all__ = [
     "Anchor",
     "Comparisons",
     "Completion",
+    "Encoded",
     "ExampleBatch",
     "KLController",
+    "Layout",
     "LogProbEngine",
     "LogProbs",
     "Loss",
@@ -27,6 +30,7 @@ __all__ = [
     "LossOutput",
     "Oracle",
     "Outcome",
+    "Packed",
     "PairBatch",
     "Paired",
     "Pairing",
@@ -43,6 +47,7 @@ __all__ = [
     "Sampler",
     "Schedule",
     "ScoreBatch",
+    "Segment",
     "Stage",
     "Step",
     "Surroundings",

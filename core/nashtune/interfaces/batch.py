@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from nashtune.interfaces.layout import Layout
+
 RowKind = Literal["pairs", "examples", "rollouts", "ranked", "comparisons"]
 """What a loss trains on. `comparisons` are pairs whose prompt shows two answers and whose completions name one."""
 
@@ -54,6 +56,8 @@ class TokenBatch:
         per_token: What was computed for each rollout token before the update (M,), by name: `old` log-prob under the
             policy that drew it, `old_value`, `advantage`, `target` of the critic, and `ref:NAME` for references;
             `old_value_end` and `target_end` have one number for each rollout (N,).
+        known: Log-prob sums under a reference that were computed before (N,), by the reference's name.
+        layout: Where its tokens are, as the run's engine counted them on the host; None where nothing was counted yet.
     """
 
     kind: RowKind
@@ -74,6 +78,8 @@ class TokenBatch:
     group: Tensor | None = None
     beta: Tensor | None = None
     per_token: Mapping[str, Tensor] = field(default_factory=dict)
+    known: Mapping[str, Tensor] = field(default_factory=dict)
+    layout: Layout | None = None
 
     def __len__(self) -> int:
         """Number of pairs, examples, rollouts or lists."""
@@ -83,7 +89,8 @@ class TokenBatch:
         """The same batch on another device (Lightning moves a batch by calling this)."""
         moved = {name: value.to(device, **kwargs) for name, value in vars(self).items() if hasattr(value, "to")}
         tokens = {name: value.to(device, **kwargs) for name, value in self.per_token.items()}
-        return replace(self, **moved, per_token=tokens)
+        known = {name: value.to(device, **kwargs) for name, value in self.known.items()}
+        return replace(self, **moved, per_token=tokens, known=known)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from nashtune.interfaces.batch import LogProbs, TokenBatch
     from nashtune.interfaces.policy import LogProbEngine, Policy
 
@@ -39,6 +41,14 @@ class Reference(ABC):
             batches: Every row of the split, made as they are read.
             engine: The run's engine.
             key: sha256 of the split's token ids and labels.
+        """
+        return None
+
+    def recall(self, batch: TokenBatch) -> Tensor | None:
+        """Log-prob sums of a batch that is still on the host (N,), where they were computed before; else None.
+
+        Raises:
+            InputError: they should have been, and a sequence is not among them.
         """
         return None
 

@@ -5,34 +5,28 @@ Legend: N = sequences, T = positions, M = completion tokens, H = hidden size, V 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nashtune.interfaces.batch import LogProbs, TokenBatch
-from nashtune.interfaces.policy import LogProbEngine, TokenStatistics
+from nashtune.interfaces.layout import Layout
+from nashtune.interfaces.policy import Encoded, LogProbEngine, TokenStatistics
 from nashtune.logprobs.head import Head, backbone, check_head, find_head
-from nashtune.logprobs.positions import (
-    Predicted,
-    at_last,
-    collect,
-    model_inputs,
-    predicted,
-    sum_per_sequence,
-)
+from nashtune.logprobs.layout import check_predicted, collect, padded_layout, sum_per_sequence
+from nashtune.logprobs.positions import model_inputs
 from nashtune.logprobs.tiles import MIB, Tiling, tiled_logprobs
 
 
 @dataclass(frozen=True, kw_only=True)
 class TiledFeatures:
-    """Hidden states (M, H) at the predicting positions and (N, H) at the last ones, with the head that reads them."""
+    """Hidden states of a batch, with the head that reads them."""
 
-    hidden: Tensor
-    last: Tensor
+    encoded: Encoded
     head: Head
-    at: Predicted
+    at: Layout
 
 
 class TiledEngine(LogProbEngine):
@@ -56,6 +50,16 @@ class TiledEngine(LogProbEngine):
         self.kept_mib = kept_mib
         self.tokens = tokens
 
+    def plan(self, batch: TokenBatch) -> Layout:
+        """Positions of the padded batch."""
+        return padded_layout(batch)
+
+    def encode(self, trunk: Any, batch: TokenBatch) -> Encoded:
+        """One padded pass of a backbone."""
+        at = batch.layout or self.plan(batch)
+        flat = trunk(**model_inputs(trunk, batch)).last_hidden_state.flatten(0, 1)
+        return Encoded(hidden=flat[at.before], last=flat[at.last])
+
     def forward(self, model: Any, batch: TokenBatch) -> TiledFeatures:
         """One pass of the backbone; its hidden states at the M positions that predict a completion token.
 
@@ -63,41 +67,43 @@ class TiledEngine(LogProbEngine):
             InputError: the model's logits are not what its LM head makes of its hidden states, or the head carries
                 LoRA.
         """
-        at = predicted(batch)
+        if batch.layout is None:
+            batch = replace(batch, layout=self.plan(batch))
+        assert batch.layout is not None
+        check_predicted(batch.layout)
         check_head(model, batch)
-        decoder = backbone(model)
-        hidden = decoder(**model_inputs(decoder, batch)).last_hidden_state
-        last = at_last(hidden, batch.attention_mask)
-        return TiledFeatures(hidden=at.rows(hidden), last=last, head=find_head(model), at=at)
+        return TiledFeatures(encoded=self.encode(backbone(model), batch), head=find_head(model), at=batch.layout)
 
     def logprobs(self, features: TiledFeatures, batch: TokenBatch) -> LogProbs:
         """Log-probs of the completions."""
-        tiling = self._tiling(features.hidden.device)
-        token_logp = tiled_logprobs(features.hidden, features.head, features.at.target, tiling)
-        return collect(token_logp, batch, features.at)
+        hidden = features.encoded.hidden
+        return collect(
+            tiled_logprobs(hidden, features.head, features.at.target, self._tiling(hidden.device)), features.at
+        )
 
-    def hidden(self, features: TiledFeatures) -> Tensor:
-        """As they entered the LM head."""
-        return features.hidden
+    def states(self, features: TiledFeatures) -> Encoded:
+        """What entered the LM head."""
+        return features.encoded
 
-    def last_hidden(self, features: TiledFeatures) -> Tensor:
-        """Of tokens that predict nothing."""
-        return features.last
-
-    @torch.no_grad()
-    def statistics(
+    def compared(
         self, policy: TiledFeatures, ref: TiledFeatures, batch: TokenBatch, fn: TokenStatistics
-    ) -> dict[str, Tensor]:
-        """Sums over each completion (N,) of `fn`, called on as many tokens (full vocabulary) as fit in half a tile."""
-        at = policy.at
+    ) -> tuple[LogProbs, LogProbs, dict[str, Tensor]]:
+        """Log-probs of both, and sums of `fn`, called on as many tokens (full vocabulary) as fit in half a tile."""
+        with torch.no_grad():
+            sums = self._sums(policy, ref, fn)
+            frozen = self.logprobs(ref, batch)
+        return self.logprobs(policy, batch), frozen, sums
+
+    def _sums(self, policy: TiledFeatures, ref: TiledFeatures, fn: TokenStatistics) -> dict[str, Tensor]:
+        at, own, other = policy.at, policy.encoded.hidden, ref.encoded.hidden
         # what `fn` makes of two logits is alive too: peak memory is some four times the budget of a tile
-        budget = self._tiling(policy.hidden.device).tile_bytes // 2
+        budget = self._tiling(own.device).tile_bytes // 2
         rows = max(1, min(self.tokens, budget // (4 * policy.head.weight.shape[0])))
         policy_head, ref_head = policy.head.cast(), ref.head.cast()
         parts: dict[str, list[Tensor]] = {}
-        for start in range(0, len(at.target), rows):
+        for start in range(0, at.num_targets, rows):
             span = slice(start, start + rows)
-            values = fn(policy_head.logits(policy.hidden[span]), ref_head.logits(ref.hidden[span]), at.target[span])
+            values = fn(policy_head.logits(own[span]), ref_head.logits(other[span]), at.target[span])
             for name, value in values.items():
                 parts.setdefault(name, []).append(value)
         return {name: sum_per_sequence(torch.cat(part), at) for name, part in parts.items()}

@@ -13,16 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from nashtune.errors import InputError
-from nashtune.logprobs.positions import model_inputs, predicted
 from nashtune.models.locate import ModelFolder, locate, resolve_export
 from nashtune.models.preflight import load_tokenizer
 from nashtune.models.reward_folder import head_width, read_reward_file
-from nashtune.models.reward_head import last_hidden
 from nashtune.models.reward_loading import load_reward_model
 from nashtune.spec.model import HeadSpec
 
 if TYPE_CHECKING:
-    from nashtune.interfaces import TokenBatch
+    from nashtune.interfaces import LogProbEngine, TokenBatch
+    from nashtune.interfaces.policy import Encoded
     from nashtune.models.policy import HFPolicy
 
 
@@ -42,10 +41,10 @@ class ValueHead(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, batch: TokenBatch, hidden_MH: Tensor, last_NH: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: TokenBatch, states: Encoded, engine: LogProbEngine) -> tuple[Tensor, Tensor]:
         """Values before each completion token (M,) and after the last one (N,), float32."""
-        with torch.autocast(hidden_MH.device.type, enabled=False):
-            return self.linear(hidden_MH.float())[:, 0], self.linear(last_NH.float())[:, 0]
+        with torch.autocast(states.hidden.device.type, enabled=False):
+            return self.linear(states.hidden.float())[:, 0], self.linear(states.last.float())[:, 0]
 
 
 class RewardCritic(nn.Module):
@@ -63,11 +62,10 @@ class RewardCritic(nn.Module):
         self.register_buffer("gain", gain.float())
         self.register_buffer("bias", bias.float())
 
-    def forward(self, batch: TokenBatch, hidden_MH: Tensor, last_NH: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: TokenBatch, states: Encoded, engine: LogProbEngine) -> tuple[Tensor, Tensor]:
         """Values before each completion token (M,) and after the last one (N,); the policy's states are not read."""
-        trunk = getattr(self.model, self.model.base_model_prefix)
-        hidden_NTH = trunk(**model_inputs(trunk, batch)).last_hidden_state
-        return self._value(predicted(batch).rows(hidden_NTH)), self._value(last_hidden(hidden_NTH, batch))
+        own = engine.encode(getattr(self.model, self.model.base_model_prefix), batch)
+        return self._value(own.hidden), self._value(own.last)
 
     def _value(self, hidden: Tensor) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):

@@ -123,7 +123,7 @@ class HFPolicy(nn.Module, Policy):
         """The critic's values before each completion token (M,) and after the last token of each (N,), float32."""
         if self.critic is None:
             raise RuntimeError("the policy has no critic")
-        found: tuple[Tensor, Tensor] = self.critic(batch, engine.hidden(features), engine.last_hidden(features))
+        found: tuple[Tensor, Tensor] = self.critic(batch, engine.states(features), engine)
         return found
 
     def loaded(self) -> Any:

@@ -12,9 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nashtune.errors import InputError
-from nashtune.interfaces.batch import TokenBatch
 from nashtune.logprobs.head import accumulation_dtype, base_model
-from nashtune.logprobs.positions import at_last
 
 NAME = "score"
 """What transformers calls the head of a decoder's sequence classifier."""
@@ -83,17 +81,6 @@ def active_head(model: nn.Module) -> nn.Linear:
         layer = layer.original_module if layer.disable_adapters or active is None else layer.modules_to_save[active]
     assert isinstance(layer, nn.Linear)
     return layer
-
-
-def last_hidden(hidden_NTH: Tensor, batch: TokenBatch) -> Tensor:
-    """Hidden state of the last attended token of each sequence (N, H).
-
-    Raises:
-        ValueError: a sequence has no token.
-    """
-    if not bool(batch.attention_mask.any(1).all()):
-        raise ValueError("a sequence without any token has no score")
-    return at_last(hidden_NTH, batch.attention_mask)
 
 
 def scores(model: nn.Module, last_NH: Tensor) -> Tensor:

@@ -15,8 +15,9 @@ from torch import Tensor
 from nashtune.data.budget import budget_batches
 from nashtune.data.collate import completion_batch
 from nashtune.interfaces.batch import TokenBatch
+from nashtune.interfaces.policy import LogProbEngine
 from nashtune.logprobs.head import base_model
-from nashtune.logprobs.positions import model_inputs
+from nashtune.logprobs.tiled import TiledEngine
 from nashtune.models.config import PolicyConfig
 from nashtune.models.export import save_model
 from nashtune.models.loading import Loaded, Task
@@ -25,12 +26,13 @@ from nashtune.models.normaliser import Normaliser
 from nashtune.models.policy import HFPolicy
 from nashtune.models.reward_export import finish_export
 from nashtune.models.reward_folder import RewardFile, check_trunk
-from nashtune.models.reward_head import NAME, last_hidden, scores
+from nashtune.models.reward_head import NAME, scores
 from nashtune.models.reward_loading import load_reward_model
 from nashtune.references.store import digests
 from nashtune.spec.model import HeadSpec
 from nashtune.terminal import with_bar
 
+PADDED = TiledEngine()
 REMEMBERED_TOKENS = 8192
 """Tokens of a pass of a frozen trunk, padding included."""
 
@@ -91,7 +93,7 @@ class RewardPolicy(HFPolicy):
             seed=torch.initial_seed(),
         )
 
-    def scores(self, batch: TokenBatch) -> Tensor:
+    def scores(self, batch: TokenBatch, engine: LogProbEngine = PADDED) -> Tensor:
         """Scores of every sequence by every member (N, K), float32, with gradient; not normalised.
 
         One pass of the trunk for all members, which read its hidden state at the last attended token.
@@ -100,7 +102,7 @@ class RewardPolicy(HFPolicy):
         found = [one for one in known if one is not None]
         if found and len(found) == len(known):
             return scores(self.model, torch.stack(found).to(self.device))
-        return scores(self.model, self._last_hidden(batch))
+        return scores(self.model, self._last_hidden(batch, engine))
 
     def remember(self, batches: Iterable[TokenBatch]) -> None:
         """With a frozen trunk: run every different sequence through it once; `scores` finds its hidden state again.
@@ -121,17 +123,16 @@ class RewardPolicy(HFPolicy):
         with torch.no_grad(), frozen_mode(self):
             for chunk in with_bar(chunks, "the frozen trunk reads every row once"):
                 batch = completion_batch([((), sequences[i]) for i in chunk]).to(self.device)
-                last_NH = self._last_hidden(batch).float().cpu()
+                last_NH = self._last_hidden(batch, PADDED).float().cpu()
                 self._remembered.update(zip([names[i] for i in chunk], last_NH.clone(), strict=True))
 
     def forget(self) -> None:
         """Let go of what `remember` kept: `scores` runs the trunk again, under the autocast of its caller."""
         self._remembered = {}
 
-    def _last_hidden(self, batch: TokenBatch) -> Tensor:
+    def _last_hidden(self, batch: TokenBatch, engine: LogProbEngine) -> Tensor:
         base = base_model(self.loaded())
-        trunk = getattr(base, base.base_model_prefix)
-        return last_hidden(trunk(**model_inputs(trunk, batch)).last_hidden_state, batch)
+        return engine.encode(getattr(base, base.base_model_prefix), batch).last
 
     def save_pretrained(self, folder: str | Path, merged: bool = False) -> None:
         """As `HFPolicy.save_pretrained`: a sequence classifier or an adapter with its head, and `nashtune_reward.json`.

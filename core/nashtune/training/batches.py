@@ -87,6 +87,13 @@ def rollout_batch(
     )
 
 
+def known_sums(batch: TokenBatch, reference: str) -> LogProbs:
+    """What was computed before, as an engine would give it; `token_logp` is empty, because only sums are kept."""
+    sums = batch.known[reference]
+    lengths = batch.layout.lengths if batch.layout is not None else batch.completion_mask.sum(1)
+    return LogProbs(sums=sums, lengths=lengths, token_logp=sums.new_empty(0))
+
+
 def score_batch(batch: TokenBatch, scores_NK: Tensor) -> ScoreBatch:
     """Lists of completions, best first; a pair is a list of two."""
     if batch.kind == "ranked":

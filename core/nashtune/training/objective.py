@@ -23,7 +23,7 @@ from nashtune.interfaces import (
 from nashtune.kl.estimators import with_token_kl
 from nashtune.logprobs import EngineName, get_engine
 from nashtune.spec.resolve import build
-from nashtune.training.batches import example_batch, pair_batch, rollout_batch, score_batch
+from nashtune.training.batches import example_batch, known_sums, pair_batch, rollout_batch, score_batch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,9 +94,9 @@ class Objective:
     def _look(self, batch: TokenBatch, token_kl: bool) -> tuple[LossBatch, dict[str, Tensor]]:
         """What the loss sees, and sums of per-token statistics (N,)."""
         if self.loss.reads == "scores":
-            return score_batch(batch, cast("RewardPolicy", self._policy).scores(batch)), {}
+            return score_batch(batch, cast("RewardPolicy", self._policy).scores(batch, self.engine)), {}
         features = self._policy.forward(batch, self.engine)
-        policy = self.engine.logprobs(features, batch)
+        policy: LogProbs | None = None
         anchors: dict[str, LogProbs] = {}
         known_M = {name: batch.per_token[f"ref:{name}"] for name in self.references if f"ref:{name}" in batch.per_token}
         statistics: dict[str, Tensor] = {}
@@ -104,13 +104,16 @@ class Objective:
         for name, reference in self.references.items():
             if name in known_M:  # measured once, before the update
                 continue
-            if name == "ref" and reference.gives_logits and (wanted or token_kl):
-                frozen = reference.forward(batch, self.engine)
-                anchors[name] = self.engine.logprobs(frozen, batch)
+            if name in batch.known:
+                anchors[name] = known_sums(batch, name)
+            elif name == "ref" and reference.gives_logits and (wanted or token_kl):
                 fn = with_token_kl(self.kl.token_statistics if self.kl and wanted else None, token_kl)
-                statistics = self.engine.statistics(features, frozen, batch, fn)
+                frozen = reference.forward(batch, self.engine)
+                policy, anchors[name], statistics = self.engine.compared(features, frozen, batch, fn)
             else:
                 anchors[name] = reference.logprobs(batch, self.engine)
+        if policy is None:
+            policy = self.engine.logprobs(features, batch)
         if batch.kind == "rollouts":
             frozen_M = {name: anchor.token_logp for name, anchor in anchors.items()} | known_M
             values = self._policy.values(features, batch, self.engine) if self.loss.uses_values else None

@@ -111,7 +111,7 @@ def test_the_logits_never_exist(model: Any) -> None:
     features = engine.forward(model, batch)
     with _Largest() as seen:
         engine.logprobs(features, batch).sums.sum().backward()
-        engine.statistics(features, features, batch, lambda policy, ref, target: {"zero": policy[:, 0] - ref[:, 0]})
+        engine.compared(features, features, batch, lambda policy, ref, target: {"zero": policy[:, 0] - ref[:, 0]})
     logits = 400 * model.config.vocab_size
     assert 0 < seen.largest < logits / 2
 
@@ -206,7 +206,7 @@ def test_statistics_are_sums_over_full_rows(model: Any, tmp_path: Path) -> None:
     results = []
     for engine in (get_engine("dense"), get_engine("tiled", tile_mib=0.005)):
         features, frozen = engine.forward(model, batch), engine.forward(other, batch)
-        sums = engine.statistics(features, frozen, batch, kl)
+        sums = engine.compared(features, frozen, batch, kl)[2]
         torch.testing.assert_close(sums["logp"], engine.logprobs(features, batch).sums, rtol=0, atol=1e-10)
         results.append(sums)
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-10)
@@ -217,7 +217,7 @@ def test_statistics_of_equal_models_are_exactly_zero(tiny: Path) -> None:
     """Then no rounding decides a sign (the per-pair decisions of a KL controller)."""
     policy, ref = (AutoModelForCausalLM.from_pretrained(tiny) for _ in range(2))
     engine, batch = TiledEngine(tile_mib=0.01), token_batch(SIZES)
-    sums = engine.statistics(
+    _, _, sums = engine.compared(
         engine.forward(policy, batch),
         engine.forward(ref, batch),
         batch,

@@ -47,7 +47,7 @@ def test_both_engines_give_the_same_hidden_states(tiny: Path, load: Callable[...
     for name in ("tiled", "dense"):
         engine = get_engine(name)
         features = policy.forward(batch, engine)
-        found.append(torch.cat([engine.hidden(features), engine.last_hidden(features)]).detach())
+        found.append(torch.cat([engine.states(features).hidden, engine.states(features).last]).detach())
     torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-6)
 
 

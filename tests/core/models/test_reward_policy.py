@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM
 
 from nashtune.data.collate import completion_batch
 from nashtune.interfaces.batch import TokenBatch
-from nashtune.logprobs.positions import last_positions
+from nashtune.logprobs.layout import last_positions, padded_layout
 from nashtune.models.config import LoraSettings
-from nashtune.models.reward_head import active_head, last_hidden
+from nashtune.models.reward_head import active_head
 from nashtune.models.reward_policy import RewardPolicy
 from nashtune.testing import tiny_model, token_batch
 
@@ -122,7 +122,13 @@ def test_last_positions() -> None:
     mask = torch.tensor([[1, 1, 0, 0], [0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 1, 1]])
     assert last_positions(mask).tolist() == [1, 3, 2, 3]
     with pytest.raises(ValueError, match="without any token"):
-        last_hidden(torch.zeros(4, 8, 3), replace(BATCH, attention_mask=torch.zeros_like(BATCH.attention_mask)))
+        padded_layout(
+            replace(
+                BATCH,
+                attention_mask=torch.zeros_like(BATCH.attention_mask),
+                completion_mask=torch.zeros_like(BATCH.completion_mask),
+            )
+        )
 
 
 def test_ten_heads_take_one_pass_of_the_trunk(tiny: Path, load_reward: Load) -> None:

@@ -107,12 +107,12 @@ def test_equal_logits_at_the_start(tiny: Path, load: Load) -> None:
         policy = load(tiny, lora=lora)
         policy.eval()
         reference = attached(BaseReference(), policy)
-        delta = ENGINE.statistics(
+        delta = ENGINE.compared(
             policy.forward(BATCH, ENGINE),
             reference.forward(BATCH, ENGINE),
             BATCH,
             lambda a, b, target: {"delta": (a - b).abs().sum(-1)},
-        )["delta"]
+        )[2]["delta"]
         assert delta.tolist() == [0.0, 0.0]
 
 
