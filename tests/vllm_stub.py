@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from nashtune.samplers.noise import GumbelMax
+from nashtune.samplers.noise import draw, uniforms
 
 
 class Stub:
@@ -116,19 +116,20 @@ class Stub:
     @torch.no_grad()
     def _complete(self, body: Any) -> Any:
         said = {**self.generation, **body}
-        prompt, noise = said["prompt"], GumbelMax(said["temperature"], [said.get("seed", 0)], torch.device("cpu"))
-        noise.top_p = said.get("top_p", 1.0)
+        prompt, uniform_M = said["prompt"], uniforms([said.get("seed", 0)], said["max_tokens"])[0]
         ids: list[int] = []
         raw: list[float] = []
+        processed: list[float] = []
         finish = "length"
         while len(ids) < said["max_tokens"] and finish == "length":
             logits = self.model(torch.tensor([[*prompt, *ids]])).logits[:, -1]
-            ids.append(int(noise(torch.zeros(1, 1), logits).argmax(-1)))
+            drawn = draw(logits, uniform_M[len(ids), None], said["temperature"], said.get("top_p", 1.0))
+            ids.append(int(drawn.token))
+            processed.append(float(drawn.logp))
             raw.append(float(logits.log_softmax(-1)[0, ids[-1]]))
             text = self.tokenizer.decode(ids)
             if ids[-1] in said.get("stop_token_ids", []) or any(stop in text for stop in said.get("stop", [])):
                 finish = "stop"
-        processed = [float(value) for value in noise.logp]
         choice = {
             "token_ids": ids if said.get("return_token_ids") else None,
             "prompt_token_ids": prompt,

@@ -43,19 +43,21 @@ if TYPE_CHECKING:
 # Legend: B = pairs, M = completion tokens, V = vocabulary.
 
 
-def perturbation_shift(delta_MV: Tensor, policy_MV: Tensor, targets_M: Tensor, *, eps: float) -> Tensor:
-    """Per token, log pi_lambda(y_t) - log pi_theta(y_t) at lambda = 1 + eps, in nats (M,).
+def perturbation_shifts(delta_MV: Tensor, policy_MV: Tensor, targets_M: Tensor, *, eps: float) -> tuple[Tensor, Tensor]:
+    """Per token, log pi_lambda(y_t) - log pi_theta(y_t) at lambda = 1 + eps and at 1 - eps, in nats (M,) each.
 
     Args:
-        delta_MV: f_theta - f_ref, logits of the policy minus those of the reference (M, V).
+        delta_MV: f_theta - f_ref, logits of the policy minus those of the reference (M, V). Overwritten.
         policy_MV: Probabilities of the policy, softmax(f_theta) (M, V).
         targets_M: The completion's tokens (M,).
-        eps: Perturbation, of either sign: positive extrapolates away from the reference.
+        eps: Perturbation: positive extrapolates away from the reference first.
     """
-    delta_y_M = delta_MV.gather(-1, targets_M.unsqueeze(-1)).squeeze(-1)
-    # LSE(f + eps delta) - LSE(f) without the cancellation: exactly 0 at delta = 0, full precision near it
-    normaliser_M = torch.log1p((policy_MV * torch.expm1(eps * delta_MV)).sum(-1))
-    return eps * delta_y_M - normaliser_M  # Prop. 1
+    scaled_MV = delta_MV.mul_(eps)
+    scaled_y_M = scaled_MV.gather(-1, targets_M.unsqueeze(-1)).squeeze(-1)
+    # LSE(f +- eps delta) - LSE(f) without the cancellation: exactly 0 at delta = 0, full precision near it
+    away_M = torch.expm1(scaled_MV).mul_(policy_MV).sum(-1).log1p_()
+    towards_M = scaled_MV.neg_().expm1_().mul_(policy_MV).sum(-1).log1p_()
+    return scaled_y_M - away_M, -scaled_y_M - towards_M  # Prop. 1
 
 
 def decide(shift_minus_B: Tensor, shift_plus_B: Tensor) -> Tensor:
@@ -89,7 +91,7 @@ class EpsilonDPOController(KLController):
         for name, value in (("epsilon", epsilon), ("epsilon_step", epsilon_step)):
             if value is not None and not 0.0 <= value < 1.0:
                 raise ValueError(f"{name} is {value}; it must be in [0, 1): beta/(1 - {name}) is the larger beta")
-        self.running_beta = float(beta)
+        self.running_beta = torch.tensor(float(beta), dtype=torch.float64)
         self.epsilon = float(epsilon)
         self.epsilon_step = float(epsilon if epsilon_step is None else epsilon_step)
         self.beta_update = beta_update
@@ -100,13 +102,11 @@ class EpsilonDPOController(KLController):
         # Upcast before anything is mixed: eps = 0.01 is close to the relative resolution of bf16.
         wide = torch.promote_types(policy_logits_MV.dtype, torch.float32)
         policy_logits_MV, ref_logits_MV = policy_logits_MV.to(wide), ref_logits_MV.to(wide)
-        # Equal infinities (tokens masked in both models) differ by nothing; inf - inf would be NaN.
-        delta_MV = (policy_logits_MV - ref_logits_MV).masked_fill_(policy_logits_MV == ref_logits_MV, 0.0)
-        policy_MV = policy_logits_MV.softmax(-1)
-        return {
-            "shift_minus": perturbation_shift(delta_MV, policy_MV, targets_M, eps=self.epsilon),
-            "shift_plus": perturbation_shift(delta_MV, policy_MV, targets_M, eps=-self.epsilon),
-        }
+        # Equal infinities (tokens masked in both models) differ by nothing, but inf - inf is NaN. A NaN that a model
+        # made is not hidden by this: its log-probs are NaN as well.
+        delta_MV = torch.sub(policy_logits_MV, ref_logits_MV).nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
+        minus_M, plus_M = perturbation_shifts(delta_MV, policy_logits_MV.softmax(-1), targets_M, eps=self.epsilon)
+        return {"shift_minus": minus_M, "shift_plus": plus_M}
 
     def steps(self, batch: PairBatch) -> Tensor:
         """Steps s of each pair (B,), integers in {-1, 0, 1}."""
@@ -121,7 +121,10 @@ class EpsilonDPOController(KLController):
             raise InputError(
                 "kl: epsilon_dpo compares two completions of a prompt; with a loss on single ones use fixed"
             )
-        beta = batch.policy_chosen.new_tensor(self.running_beta)
+        device = batch.policy_chosen.device
+        if self.running_beta.device != device:  # once: from then on beta is moved where the step is
+            self.running_beta = self.running_beta.to(device)
+        beta = self.running_beta.to(batch.policy_chosen.dtype)
         return beta / (1.0 + self.epsilon_step * self.steps(batch).to(beta.dtype))
 
     def report(self, batch: LossBatch, beta: Tensor) -> dict[str, Tensor]:
@@ -129,23 +132,23 @@ class EpsilonDPOController(KLController):
         s_B = self.steps(cast(PairBatch, batch)).to(beta.dtype)
         return {"beta": beta, "step": s_B, "step_up": s_B.clamp(min=0.0), "step_down": (-s_B).clamp(min=0.0)}
 
-    def observe(self, means: Mapping[str, float]) -> None:
-        """Move the running beta by the means over the optimiser step's pairs."""
+    def observe(self, means: Mapping[str, Tensor]) -> None:
+        """Move the running beta by the means over the optimiser step's pairs, on their device."""
         up, down, eps = means["step_up"], means["step_down"], self.epsilon_step
+        beta = self.running_beta.to(up.device)
         if self.beta_update == "mean_step":
-            self.running_beta = self.running_beta / (1.0 + eps * (up - down))  # authors' code
+            self.running_beta = beta / (1.0 + eps * (up - down))  # authors' code
             return
         # From the shares, in double precision: a mean of float32 betas would drift even where every s is 0.
-        beta = self.running_beta
         self.running_beta = up * (beta / (1.0 + eps)) + down * (beta / (1.0 - eps)) + (1.0 - up - down) * beta  # paper
 
     def state_dict(self) -> dict[str, Any]:
         """The running beta, in double precision."""
-        return {"beta": self.running_beta}
+        return {"beta": float(self.running_beta)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved beta."""
-        self.running_beta = float(state["beta"])
+        self.running_beta = torch.tensor(float(state["beta"]), dtype=torch.float64)
 
     def read_vector(self, batch: LossBatch, inputs: Mapping[str, Tensor]) -> LossBatch:
         """Take the decisions `steps` (s of each pair) as given: shifts that lead to them."""

@@ -173,10 +173,10 @@ class VarianceWeightedKL(KLController):
             return {f"{name}_{side}": value[:, i] for i, side in sides for name, value in found.items()}
         return found
 
-    def observe(self, means: Mapping[str, float]) -> None:
+    def observe(self, means: Mapping[str, Tensor]) -> None:
         """Pairs: move the running mean after each optimiser step. Rollouts move it once an update (`observe_round`)."""
         if "variance_chosen" in means:
-            self._move((means["variance_chosen"] + means["variance_rejected"]) / 2.0)
+            self._move(float(means["variance_chosen"] + means["variance_rejected"]) / 2.0)
 
     def observe_round(self, means: Mapping[str, float], completions: int) -> None:
         """Move the running mean by the update's mean variance."""

@@ -184,10 +184,10 @@ def test_eps_0_is_dpo_bit_for_bit(dtype):
 def test_a_step_without_decisions_leaves_beta_bit_for_bit(rule):
     """Also when the logged means came from float32 betas, which differ from the running one in the eighth digit."""
     kl = controller(beta_update=rule)
-    means = {"beta": float(torch.tensor(0.1)), "step": 0.0, "step_up": 0.0, "step_down": 0.0}
+    means = tensors(beta=float(torch.tensor(0.1)), step=0.0, step_up=0.0, step_down=0.0)
     for _ in range(100):
         kl.observe(means)
-    assert means["beta"] != 0.1 and kl.state_dict() == {"beta": 0.1}
+    assert float(means["beta"]) != 0.1 and kl.state_dict() == {"beta": 0.1}
 
 
 def test_single_tokens_are_relaxed_where_the_margin_is_positive():
@@ -239,9 +239,14 @@ def test_deciding_and_reporting_change_no_state():
     }
 
 
-def shares(*s: int) -> dict[str, float]:
+def shares(*s: int) -> dict[str, torch.Tensor]:
     up, down = sum(one == 1 for one in s) / len(s), sum(one == -1 for one in s) / len(s)
-    return {"step": up - down, "step_up": up, "step_down": down}
+    return tensors(step=up - down, step_up=up, step_down=down)
+
+
+def tensors(**means: float) -> dict[str, torch.Tensor]:
+    """As they come from an optimiser step."""
+    return {name: torch.tensor(value, dtype=torch.float64) for name, value in means.items()}
 
 
 @pytest.mark.parametrize(
@@ -333,7 +338,7 @@ def test_larger_eps_moves_beta_faster_on_a_trained_toy():
             optimiser.zero_grad()
             call(DPOLoss(), made, beta).values.mean().backward()
             optimiser.step()
-            kl.observe({name: float(value.mean()) for name, value in kl.report(made, beta).items()})
+            kl.observe({name: value.double().mean() for name, value in kl.report(made, beta).items()})
         final.append(kl.running_beta)
     assert final[0] == 0.1 and final == sorted(final, reverse=True) and final[-1] < 0.09
 

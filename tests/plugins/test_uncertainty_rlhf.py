@@ -364,7 +364,7 @@ def test_the_running_mean():
     kl = VarianceWeightedKL(v_min=0.0, v_max=1e3)
     batch = three()
     before = kl.v(batch)
-    kl.observe({"variance": 9.0})  # an optimiser step on rollouts
+    kl.observe({"variance": torch.tensor(9.0)})  # an optimiser step on rollouts
     assert kl.state_dict() == {}
     report = kl.report(batch, kl.beta(batch))
     kl.observe_round({name: float(value.mean()) for name, value in report.items()}, 3)
@@ -382,7 +382,7 @@ def test_pairs_move_the_running_mean_at_optimiser_steps():
     kl, batch = VarianceWeightedKL(), pair_batch([0, 2, 0], [1, 1, 2])
     report = kl.report(batch, kl.beta(batch))
     assert set(report) == {f"{n}_{s}" for n in ("variance", "v", "clipped") for s in ("chosen", "rejected")}
-    kl.observe({name: float(value.mean()) for name, value in report.items()})
+    kl.observe({name: value.mean() for name, value in report.items()})
     assert kl.state_dict()["running_mean"] == pytest.approx(float(three().variance.mean()))
 
 

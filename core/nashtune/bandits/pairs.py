@@ -128,7 +128,7 @@ def _beta(runner: TabularRunner, rows: Rows, start_A: Tensor) -> Tensor | None:
     if kl.uses_variance:
         share_B = rows.weight_B / rows.weight_B.sum()
         report = kl.report(batch, kl.beta(batch))
-        kl.observe({name: float((value.double() * share_B).sum()) for name, value in report.items()})
+        kl.observe({name: (value.double() * share_B).sum() for name, value in report.items()})
     beta = kl.beta(batch).double()
     if beta.ndim == 0:
         return beta.expand(len(start_A))

@@ -16,7 +16,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import json
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import yaml
 from jsonargparse.typing import PositiveInt
@@ -27,6 +27,7 @@ from nashtune.cli.quiet import quiet
 from nashtune.cli.session import Session, prepare
 from nashtune.data.module import PreferenceData
 from nashtune.errors import InputError, nearest
+from nashtune.logprobs import EngineName
 from nashtune.models.policy import PolicyConfig
 from nashtune.training.commands import evaluate, predict
 from nashtune.training.fit import fit
@@ -98,7 +99,7 @@ class NashtuneCLI(LightningCLI):
         parser.add_class_arguments(PolicyConfig, "policy")
         parser.add_class_arguments(SampleSettings, "samples")
         parser.add_argument("--spec", type=dict, help="Spec: a name, a file, or overrides --spec.kl.beta 0.2")
-        parser.add_argument("--engine", type=Literal["tiled", "dense"], default="tiled", help="Log-prob engine")
+        parser.add_argument("--engine", type=EngineName, default="auto", help="Log-prob engine; see docs/engines.md")
         parser.add_argument(
             "--ckpt_path", type=str | None, default=None, help="Checkpoint to start from, or `last` of --run_dir"
         )

@@ -12,6 +12,7 @@ HARMLESS = (
     r".*isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own _pytree.py under torch 2.13
     r"Checkpoint directory .* exists and is not empty",  # a resume; another run in the folder was refused before
     r"Be aware that when using `ckpt_path`, callbacks used to create",  # an evaluation saves nothing, so it lacks them
+    r"You have overridden `\w*batch\w*` in `LightningModule`",  # as meant: its engine counts batches
     r"The 'train_dataloader' does not have many workers",  # rows are in memory, there is nothing for a worker to do
     r"The 'val_dataloader' does not have many workers",
 )

@@ -7,17 +7,17 @@ from typing import Any
 
 from nashtune.data.lengths import Limits, fit_whole
 from nashtune.data.messages import RowError, as_asked
-from nashtune.data.report import TokenisationReport
-from nashtune.data.rows import Pair, RowSet, refuse_rows
+from nashtune.data.rows import Pair, Row
 from nashtune.data.template import TemplateName, make_template
 from nashtune.data.texts import fill, text_of
-from nashtune.data.tokenise import TokenRow, last_text, report_of
+from nashtune.data.tokenise import RowEncoder, TokenRow, last_text
 from nashtune.errors import InputError
 from nashtune.interfaces.oracle import Prompt
 
 PLACES = ("prompt", "first", "second")
 QUESTION = "[CONTEXT] {prompt} [RESPONSE A] {first} [RESPONSE B] {second} \n"
 ANSWERS = ("A", "B")
+WORDS = "tokens of question and answer"
 
 
 class Questions:
@@ -71,55 +71,53 @@ class Questions:
         return self._encoder.specials.found(text)
 
 
-def tokenise_comparisons(
-    found: RowSet, questions: Questions, limits: Limits, *, soft: bool, split: str = "train"
-) -> tuple[list[TokenRow], TokenisationReport]:
-    """Token ids of two questions for each pair that fits: chosen shown first, and chosen shown second.
+class ComparisonEncoder(RowEncoder):
+    """For preference models: two questions for each pair, chosen shown first, and chosen shown second.
 
     Both orders are trained, so that the position of an answer says nothing of its quality. A pair is kept or left out
     as a whole.
 
     Args:
-        found: Checked pairs.
         questions: Encodes them, as the oracle that compares will.
         limits: Lengths of a question with its answer token, and what to do beyond them; nothing is cut.
         soft: Whether p_chosen goes into the rows.
-        split: Its name, for the report.
-
-    Raises:
-        InputError: a row that does not fit the template, or is too long while overflow is "error"; or when no row is
-            left.
     """
-    says_first, says_second = questions.answers
-    both: list[tuple[TokenRow, TokenRow]] = []
-    bad: list[tuple[str, str]] = []
-    special = 0
-    for row in found.rows:
-        assert isinstance(row, Pair)
+
+    def __init__(self, questions: Questions, limits: Limits, *, soft: bool) -> None:
+        super().__init__(questions.tokenizer, limits, soft=soft)
+        self._questions = questions
+
+    def encode(self, rows: Sequence[Row]) -> list[TokenRow]:
+        """See `RowEncoder`."""
+        kept: list[TokenRow] = []
+        for row in rows:
+            assert isinstance(row, Pair)
+            prompt = as_asked(row.prompt)
+            self.special_text += any(map(self._questions.written, (text_of(prompt), row.chosen, row.rejected)))
+            try:
+                both = self._orders(row)
+            except RowError as error:
+                self.unrendered.add(row.where, str(error))
+                continue
+            longest = max(len(one.prompt_ids) for one in both) + 1
+            kept += fit_whole(both, longest, row.where, self.limits, WORDS, None, self.fitting) or ()
+        return kept
+
+    def _orders(self, row: Pair) -> tuple[TokenRow, ...]:
+        says_first, says_second = self._questions.answers
         prompt = as_asked(row.prompt)
-        special += any(map(questions.written, (text_of(prompt), row.chosen, row.rejected)))
-        try:
-            ids = questions.encode([(prompt, row.chosen, row.rejected), (prompt, row.rejected, row.chosen)])
-        except RowError as error:
-            bad.append((row.where, str(error)))
-            continue
+        ids = self._questions.encode([(prompt, row.chosen, row.rejected), (prompt, row.rejected, row.chosen)])
         orders = zip(ids, ((says_first, says_second), (says_second, says_first)), strict=True)
-        first, second = (
+        return tuple(
             TokenRow(
                 prompt_ids=tuple(question),
                 completions=((right,), (wrong,)),
-                p_chosen=row.p_chosen if soft else None,
+                p_chosen=row.p_chosen if self.soft else None,
                 where=row.where,
                 prompt_text=last_text(row.prompt),
             )
             for question, (right, wrong) in orders
         )
-        both.append((first, second))
-    refuse_rows(bad)
-    sized = [(pair, max(len(row.prompt_ids) for row in pair) + 1, pair[0].where) for pair in both]
-    kept, counts = fit_whole(sized, limits, "tokens of question and answer", None)
-    rows = [row for pair in kept for row in pair]
-    return rows, report_of(rows, counts, found, limits, questions.tokenizer, split=split, special_text=special)
 
 
 def answer_ids(tokenizer: Any, answers: Sequence[str], option: str) -> tuple[int, int]:

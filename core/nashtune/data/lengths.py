@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeVar
 
-from nashtune.data.rows import refuse_rows
+from nashtune.data.bad import BadRows
 
 Overflow = Literal["error", "drop", "truncate_prompt"]
 
@@ -57,6 +57,20 @@ Row = TypeVar("Row", bound=Measured)
 Whole = TypeVar("Whole")
 
 
+@dataclass
+class Fitting:
+    """What became of rows whose lengths were looked at.
+
+    Args:
+        counts: `truncated`: shortened; `overflow`: left out; `completion`: left out although prompts may be shortened,
+            because the completion alone does not fit.
+        bad: Too long while overflow is "error", or longer than the model's context.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    bad: BadRows = field(default_factory=BadRows)
+
+
 def fit_rows(rows: Iterable[tuple[Row, int, str]], limits: Limits, bos: int | None) -> tuple[list[Row], Counter[str]]:
     """The rows that fit, shortened where that is asked for, and how many were shortened and left out.
 
@@ -68,66 +82,75 @@ def fit_rows(rows: Iterable[tuple[Row, int, str]], limits: Limits, bos: int | No
     Raises:
         InputError: a row is too long while overflow is "error", or longer than the model's context.
     """
-    kept: list[Row] = []
-    counts: Counter[str] = Counter()
-    bad: list[tuple[str, str]] = []
-    for row, completion, words in rows:
-        room, prompt = limits.room(completion), row.prompt_ids
-        if len(prompt) > room:
-            if limits.overflow == "error":
-                bad.append((row.where, _too_long(len(prompt), completion, words, limits)))
-                continue
-            short = shorten(prompt, room, bos) if limits.overflow == "truncate_prompt" else None
-            if short is None:
-                counts["overflow" if limits.overflow == "drop" else "completion"] += 1
-                continue
-            counts["truncated"] += 1
-            row, prompt = replace(row, prompt_ids=short), short  # type: ignore[type-var]  # a dataclass, as Measured says
-        if limits.context is not None and len(prompt) + completion > limits.context:
-            bad.append((row.where, _beyond_context(f"{len(prompt)} prompt and {words}", limits)))
-        kept.append(row)
-    refuse_rows(bad)
-    return kept, counts
+    seen = Fitting()
+    fitted = [fit_row(row, completion, words, limits, bos, seen) for row, completion, words in rows]
+    seen.bad.refuse()
+    return [row for row in fitted if row is not None], seen.counts
+
+
+def fit_row(row: Row, completion: int, words: str, limits: Limits, bos: int | None, seen: Fitting) -> Row | None:
+    """The row if it fits, shortened where that is asked for; else None.
+
+    Args:
+        row: Its prompt may be shortened.
+        completion: Tokens to leave room for.
+        words: Those in words.
+        limits: Lengths, and what to do beyond them.
+        bos: Token that a shortened prompt keeps at its beginning.
+        seen: Where it is counted, and where it is noted as bad.
+    """
+    room, prompt = limits.room(completion), row.prompt_ids
+    if len(prompt) > room:
+        if limits.overflow == "error":
+            seen.bad.add(row.where, _too_long(len(prompt), completion, words, limits))
+            return None
+        short = shorten(prompt, room, bos) if limits.overflow == "truncate_prompt" else None
+        if short is None:
+            seen.counts["overflow" if limits.overflow == "drop" else "completion"] += 1
+            return None
+        seen.counts["truncated"] += 1
+        row, prompt = replace(row, prompt_ids=short), short  # type: ignore[type-var]  # a dataclass, as Measured says
+    if limits.context is not None and len(prompt) + completion > limits.context:
+        seen.bad.add(row.where, _beyond_context(f"{len(prompt)} prompt and {words}", limits))
+    return row
 
 
 def fit_whole(
-    rows: Iterable[tuple[Whole, int, str]], limits: Limits, words: str, shorter: Callable[[Whole], Whole | None] | None
-) -> tuple[list[Whole], Counter[str]]:
-    """As `fit_rows`, where the model reads a row's prompt and answers as one text.
+    row: Whole,
+    longest: int,
+    where: str,
+    limits: Limits,
+    words: str,
+    shorter: Callable[[Whole], Whole | None] | None,
+    seen: Fitting,
+) -> Whole | None:
+    """The row if it fits whose completions are whole conversations, or answers to one question; else None.
 
     Args:
-        rows: Each row, the tokens of its longest text, and its `file:line`.
-        limits: Lengths, and what to do beyond them; a prompt has no limit of its own.
-        words: What the tokens are, for messages.
+        row: Any row.
+        longest: Tokens of its longest text.
+        where: `file:line`.
+        limits: Lengths, and what to do beyond them.
+        words: What is counted, for messages.
         shorter: Makes a row fit, or says that its answers alone do not; None where nothing can be cut.
-
-    Raises:
-        InputError: a row is too long while overflow is "error", or longer than the model's context.
+        seen: Where it is counted, and where it is noted as bad.
     """
-    kept: list[Whole] = []
-    counts: Counter[str] = Counter()
-    bad: list[tuple[str, str]] = []
-    for row, longest, where in rows:
-        tokens = longest
-        if longest > limits.max_length:
-            if limits.overflow == "error":
-                choices = "drop (leave such rows out)" + (
-                    " or truncate_prompt (keep the text's end)" if shorter else ""
-                )
-                found = f"{longest} {words} are more than data.max_length {limits.max_length}"
-                bad.append((where, f"{found}; raise the limit, or choose data.overflow: {choices}"))
-                continue
-            short = shorter(row) if shorter is not None and limits.overflow == "truncate_prompt" else None
-            if short is None:
-                counts["overflow" if limits.overflow == "drop" else "completion"] += 1
-                continue
-            counts["truncated"] += 1
-            row, tokens = short, limits.max_length
-        if limits.context is not None and tokens > limits.context:
-            bad.append((where, _beyond_context(f"{tokens} {words}", limits)))
-        kept.append(row)
-    refuse_rows(bad)
-    return kept, counts
+    tokens = longest
+    if longest > limits.max_length:
+        if limits.overflow == "error":
+            choices = "drop (leave such rows out)" + (" or truncate_prompt (keep the text's end)" if shorter else "")
+            found = f"{longest} {words} are more than data.max_length {limits.max_length}"
+            seen.bad.add(where, f"{found}; raise the limit, or choose data.overflow: {choices}")
+            return None
+        short = shorter(row) if shorter is not None and limits.overflow == "truncate_prompt" else None
+        if short is None:
+            seen.counts["overflow" if limits.overflow == "drop" else "completion"] += 1
+            return None
+        seen.counts["truncated"] += 1
+        row, tokens = short, limits.max_length
+    if limits.context is not None and tokens > limits.context:
+        seen.bad.add(where, _beyond_context(f"{tokens} {words}", limits))
+    return row
 
 
 def shorten(prompt_ids: Sequence[int], room: int, bos: int | None) -> tuple[int, ...] | None:

@@ -1,4 +1,4 @@
-"""Loaders over rows that are in memory already. Plain iterables on purpose, no `torch.utils.data.DataLoader`.
+"""Loaders over rows that are token ids already. Plain iterables on purpose, no `torch.utils.data.DataLoader`.
 
 Lightning re-creates DataLoaders (distributed samplers, `predict`), a DataLoader draws from the global random generator
 when its iterator is made, and there is nothing here for worker processes to do.
@@ -111,7 +111,7 @@ class TrainLoader(RowLoader):
     def state_dict(self) -> dict[str, Any]:
         """Epoch, rows consumed in it on all ranks, and which data and order these belong to: plain values."""
         epoch, index = self.position()
-        return {"epoch": epoch, "samples": self.order.bounds[index], **self._identity()}
+        return {"epoch": epoch, "samples": self.order.start(index), **self._identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where the state says.

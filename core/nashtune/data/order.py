@@ -9,28 +9,21 @@ changes a block's rows.)
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nashtune.errors import InputError
 
 
-@lru_cache(maxsize=4)
-def permutation(size: int, seed: int, epoch: int) -> tuple[int, ...]:
-    """Order of `size` rows in an epoch. NumPy's generators give the same order on every platform."""
-    order: list[int] = np.random.default_rng([seed, epoch]).permutation(size).tolist()
-    return tuple(order)
-
-
-@lru_cache(maxsize=16)
-def _bounds(size: int, block: int, least: int) -> tuple[int, ...]:
-    starts = list(range(0, size, block))
-    if len(starts) > 1 and size - starts[-1] < least:
-        starts.pop()
-    return (*starts, size)
+@lru_cache(maxsize=2)
+def permutation(size: int, seed: int, epoch: int) -> NDArray[np.int32]:
+    """Order of `size` rows in an epoch, read-only. NumPy's generators give the same order on every platform."""
+    order = np.random.default_rng([seed, epoch]).permutation(size).astype(np.int32)
+    order.flags.writeable = False
+    return order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,25 +60,32 @@ class BatchOrder:
             )
 
     @property
-    def bounds(self) -> tuple[int, ...]:
-        """First row of each global block, counted from the epoch's start, and the number of rows at the end."""
-        return _bounds(self.size, self.batch_size * self.world_size, self.least * self.world_size)
+    def _block(self) -> int:
+        return self.batch_size * self.world_size
 
     def __len__(self) -> int:
         """Micro-batches of an epoch; the same on every rank."""
-        return len(self.bounds) - 1
+        blocks = -(-self.size // self._block)
+        rest = self.size - (blocks - 1) * self._block
+        return blocks - 1 if blocks > 1 and rest < self.least * self.world_size else blocks
+
+    def start(self, index: int) -> int:
+        """Rows on all ranks of an epoch before micro-batch `index`; of the one after the last, all rows."""
+        return index * self._block if index < len(self) else self.size
 
     def batch(self, epoch: int, index: int) -> tuple[int, ...]:
         """Rows of this rank's micro-batch `index` of an epoch."""
-        start, stop = self.bounds[index], self.bounds[index + 1]
+        start, stop = self.start(index), self.start(index + 1)
         each, larger = divmod(stop - start, self.world_size)
         first = start + self.rank * each + min(self.rank, larger)
         last = first + each + (self.rank < larger)
-        return permutation(self.size, self.seed, epoch)[first:last] if self.shuffle else tuple(range(first, last))
+        if not self.shuffle:
+            return tuple(range(first, last))
+        return tuple(permutation(self.size, self.seed, epoch)[first:last].tolist())
 
     def rows_between(self, first: int, last: int) -> int:
         """Rows on all ranks of the micro-batches first, ..., last - 1."""
-        return self.bounds[min(last, len(self))] - self.bounds[first]
+        return self.start(last) - self.start(first)
 
     def index_at(self, sample: int) -> int:
         """The micro-batch that begins after `sample` rows of the epoch on all ranks.
@@ -93,7 +93,7 @@ class BatchOrder:
         Raises:
             ValueError: no micro-batch begins there.
         """
-        index = bisect_left(self.bounds, sample)
-        if index == len(self.bounds) or self.bounds[index] != sample:
+        index = len(self) if sample == self.size else sample // self._block
+        if self.start(index) != sample:
             raise ValueError(f"no micro-batch begins after {sample} rows")
         return index

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nashtune.data.bad import refuse_rows
 from nashtune.data.lengths import Limits, fit_rows
 from nashtune.data.messages import RowError, as_asked
 from nashtune.data.prompts import PromptRow, PromptSet
 from nashtune.data.report import Lengths, TokenisationReport
-from nashtune.data.rows import refuse_rows
 from nashtune.data.tokenise import FEW, last_text
 from nashtune.errors import InputError
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from nashtune.data.bad import refuse_rows
 from nashtune.data.messages import Prompt, RowError, parse_completion, parse_prompt
 from nashtune.data.parse import misspelt
-from nashtune.data.rows import refuse_rows
 from nashtune.data.sources import read_source
 from nashtune.errors import InputError
 from nashtune.interfaces.oracle import Prompt as OraclePrompt
@@ -156,4 +156,4 @@ def round_prompts(size: int, rounds: int, per_round: int | None, seed: int, roun
     count = prompts_in_round(size, rounds, per_round, round)
     first = (round - 1) * size // rounds if per_round is None else (round - 1) * per_round
     order = permutation(size, seed, 0)
-    return [order[(first + i) % size] for i in range(count)]
+    return [int(order[(first + i) % size]) for i in range(count)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,10 +22,18 @@ class Lengths:
     total: int
 
     @classmethod
-    def of(cls, counts: Sequence[int]) -> Lengths:
+    def of(cls, counts: Iterable[int]) -> Lengths:
         """Of these counts, at least one."""
-        ordered = sorted(counts)
-        return cls(ordered[0], ordered[len(ordered) // 2], ordered[-1], sum(ordered))
+        return cls.of_histogram(Counter(counts))
+
+    @classmethod
+    def of_histogram(cls, texts: Mapping[int, int]) -> Lengths:
+        """Of so many texts of each length, at least one: as small as there are lengths, however many texts."""
+        lengths = sorted(texts)
+        middle = sum(texts.values()) // 2
+        up_to = accumulate(texts[length] for length in lengths)
+        median = next(length for length, number in zip(lengths, up_to, strict=True) if number > middle)
+        return cls(lengths[0], median, lengths[-1], sum(length * number for length, number in texts.items()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +87,19 @@ class TokenisationReport:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {**asdict(self), "notes": list(self.notes)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TokenisationReport:
+        """What `as_dict` gave.
+
+        Raises:
+            TypeError: these are not its values.
+        """
+        lengths = {
+            name: Lengths(**values[name]) if values.get(name) is not None else None
+            for name in ("prompt_tokens", "completion_tokens")
+        }
+        return cls(**{**values, **lengths, "notes": tuple(values["notes"])})
 
     def table(self) -> Table:
         """For the terminal; lines that say nothing (zero counts) are left out."""

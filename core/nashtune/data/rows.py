@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from itertools import islice, pairwise
+from typing import TYPE_CHECKING
 
+from nashtune.data.bad import BadRows, refuse_rows
 from nashtune.data.convert import Converter, Labels, RankedPairs
 from nashtune.data.messages import RowError
 from nashtune.data.parse import COLUMNS, RESPONSE, Example, Pair, Ranked, likeness, parse_row, row_format
@@ -17,9 +20,21 @@ from nashtune.errors import InputError
 if TYPE_CHECKING:
     from nashtune.interfaces.batch import RowKind
 
-SHOWN_ROWS = 5  # bad rows named in one error
+Row = Pair | Example | Ranked
 
-__all__ = ["Example", "Labels", "Pair", "Ranked", "RankedPairs", "RowSet", "load_rows", "read_rows"]
+__all__ = [
+    "Example",
+    "Labels",
+    "Pair",
+    "Ranked",
+    "RankedPairs",
+    "Row",
+    "RowSet",
+    "load_rows",
+    "read_rows",
+    "refuse_rows",
+    "stream_rows",
+]
 
 
 @dataclass(kw_only=True)
@@ -30,8 +45,9 @@ class RowSet:
         source: As it was asked for.
         kind: What the loss trains on.
         rows: Pairs, examples or ranked lists, in the source's order; pairs also for comparisons, which show each of
-            them in both orders.
+            them in both orders. Empty where they were streamed.
         read: Rows read.
+        given: Pairs, examples or ranked lists that they gave.
         formats: Rows of each format (preference, unpaired, ranked).
         unused: Columns that nothing reads, with the number of rows that have them.
         duplicates: Pairs, examples or lists that repeat an earlier one exactly.
@@ -46,6 +62,7 @@ class RowSet:
     kind: RowKind = "pairs"
     rows: list[Pair] | list[Example] | list[Ranked] = field(default_factory=list)
     read: int = 0
+    given: int = 0
     formats: Counter[str] = field(default_factory=Counter)
     unused: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
@@ -58,7 +75,7 @@ class RowSet:
     @property
     def training_rows(self) -> int:
         """Rows that a loss gets: two of each pair where both orders are shown."""
-        return len(self.rows) * (2 if self.kind == "comparisons" else 1)
+        return self.given * (2 if self.kind == "comparisons" else 1)
 
     def notes(self) -> list[str]:
         """What a user should know about these rows, in sentences."""
@@ -116,46 +133,57 @@ def read_rows(
     Raises:
         InputError: a bad source, or bad rows: the first one in full, up to five named, and how many there are.
     """
-    if kind == "examples" and ranked_pairs != "best_worst":
+    found = RowSet(source=source, kind=kind)
+    rows = stream_rows(found, labels, ranked_pairs, limit, uses_margin=uses_margin)
+    found.rows = list(rows)  # type: ignore[assignment]  # one kind, as asked
+    return found
+
+
+def stream_rows(
+    found: RowSet, labels: Labels, ranked_pairs: RankedPairs, limit: int | None, *, uses_margin: bool
+) -> Iterator[Row]:
+    """The rows that `read_rows` would give, one by one; none after the first bad one.
+
+    Args:
+        found: Says the source and the kind; counts go into it, complete when the rows have ended.
+        labels: As for `read_rows`.
+        ranked_pairs: As for `read_rows`.
+        limit: As for `read_rows`.
+        uses_margin: As for `read_rows`.
+
+    Raises:
+        InputError: as `read_rows` does, bad rows when all have been read.
+    """
+    if found.kind == "examples" and ranked_pairs != "best_worst":
         raise InputError(
             f"data.ranked_pairs: {ranked_pairs} makes one answer desirable in one pair and undesirable in the next, "
             "and this loss trains on single examples; use best_worst"
         )
-    found = RowSet(source=source, kind=kind)
-    rows: list[Any] = []
-    bad: list[tuple[str, str]] = []
-    convert = Converter(found, kind, labels, ranked_pairs, uses_margin)
-    for raw in islice(read_source(source), limit):
+    bad, repeats = BadRows(), _Repeats()
+    convert = Converter(found, found.kind, labels, ranked_pairs, uses_margin)
+    for raw in islice(read_source(found.source), limit):
         found.read += 1
         try:
-            rows += _convert(raw, convert, found, uses_margin)
+            rows = _convert(raw, convert, found, uses_margin)
         except RowError as error:
-            bad.append((raw.where, str(error)))
-    refuse_rows(bad)
-    if not rows:
-        raise InputError(f"{source}: {found.read} rows were read, and none gives a pair; {'; '.join(found.notes())}")
-    if found.margins not in (0, len(rows)):
+            bad.add(raw.where, str(error))
+            continue
+        found.given += len(rows)
+        for row in rows:
+            repeats.add(row)
+            if not bad:
+                yield row
+    bad.refuse()
+    if not found.given:
         raise InputError(
-            f"{source}: {found.margins} of {len(rows)} pairs have a margin; give it in every row (0 asks for none), or "
-            "leave the column out"
+            f"{found.source}: {found.read} rows were read, and none gives a pair; {'; '.join(found.notes())}"
         )
-    found.rows = rows
-    found.duplicates = len(rows) - len({_content(row) for row in rows})
-    return found
-
-
-def refuse_rows(bad: Sequence[tuple[str, str]]) -> None:
-    """Raise `InputError` for rows (where, what is wrong), if there are any."""
-    if not bad:
-        return
-    where, problem = bad[0]
-    lines = [f"{where}: {problem}"]
-    if others := bad[1:]:
-        named = others[: SHOWN_ROWS - 1]
-        more = f", the first {len(named)} of them" if len(others) > len(named) else ""
-        lines.append(f"and {len(others)} more bad row{'s' if len(others) > 1 else ''}{more}:")
-        lines += [f"  {where}: {problem}" for where, problem in named]
-    raise InputError("\n".join(lines))
+    if found.margins not in (0, found.given):
+        raise InputError(
+            f"{found.source}: {found.margins} of {found.given} pairs have a margin; give it in every row (0 asks for "
+            "none), or leave the column out"
+        )
+    found.duplicates = repeats.count()
 
 
 def _convert(raw: RawRow, convert: Converter, found: RowSet, uses_margin: bool) -> Sequence[Pair | Example | Ranked]:
@@ -173,6 +201,17 @@ def _convert(raw: RawRow, convert: Converter, found: RowSet, uses_margin: bool) 
     return convert(row, given)
 
 
-def _content(row: Pair | Example | Ranked) -> tuple[Any, ...]:
-    """Everything but where it stands."""
-    return tuple(value for name, value in vars(row).items() if name != "where")
+class _Repeats:
+    """Counts rows that repeat an earlier one, by eight bytes of a hash each: a million rows take 8 MB."""
+
+    def __init__(self) -> None:
+        self._seen = array("Q")
+
+    def add(self, row: Row) -> None:
+        content = repr([value for name, value in vars(row).items() if name != "where"])
+        digest = hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        self._seen.frombytes(digest)
+
+    def count(self) -> int:
+        ordered = sorted(self._seen)
+        return sum(one == other for one, other in pairwise(ordered))

@@ -18,6 +18,7 @@ def refusals(
     prompts_per_round: int | None,
     sizes: Mapping[str, int],
     max_length: int,
+    batch_tokens: int | None = None,
     max_prompt_length: int | None = None,
     overflow: str = "error",
     reads: str = "logprobs",
@@ -34,6 +35,7 @@ def refusals(
         prompts_per_round: `data.prompts_per_round`.
         sizes: Micro-batch sizes by the option's name.
         max_length: `data.max_length`.
+        batch_tokens: `data.batch_tokens`.
         max_prompt_length: `data.max_prompt_length`.
         overflow: `data.overflow`.
         reads: What the loss reads, "logprobs" or "scores".
@@ -60,6 +62,12 @@ def refusals(
                 f"data.{name}",
                 f"{size}, but the spec's loss compares each example with another one of its micro-batch; use 2 or more",
             )
+    if rows == "examples" and batch_tokens is not None:
+        yield (
+            "data.batch_tokens",
+            f"{batch_tokens} would split a micro-batch into several passes, and the spec's loss compares each example "
+            "with the others of its micro-batch; remove it, and lower data.batch_size",
+        )
     yield from _of_whole_texts(rows, reads, ranked_pairs, max_prompt_length, overflow)
 
 

@@ -7,6 +7,7 @@ spoils the whole file (missing, empty, cut off) is an error at once.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +16,7 @@ from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
+from nashtune.data.digests import known_sha256
 from nashtune.errors import InputError, nearest
 
 FORMATS = ".jsonl, .jsonl.gz or .parquet"
@@ -54,19 +56,48 @@ def read_source(source: str) -> Iterator[RawRow]:
     yield from rows
 
 
+def source_digest(source: str) -> str:
+    """sha256 of what a source holds at this moment, in hexadecimal: of its file, or of the files of a data set by name.
+
+    Args:
+        source: As for `read_source`.
+
+    Raises:
+        InputError: no such file, unknown format, or it cannot be read.
+    """
+    if not source.startswith(HUB):
+        try:
+            return known_sha256(_file(source))
+        except OSError as error:
+            raise InputError(f"{source}: cannot be read ({error.strerror or error})") from error
+    loaded = _load(source)
+    total = hashlib.sha256(source.encode())  # the split, which may be a part of the files
+    files = [Path(file["filename"]) for file in getattr(loaded, "cache_files", ())]
+    for path in files:
+        total.update(known_sha256(path).encode())
+    if not files:  # made in memory
+        for data in loaded:
+            total.update(json.dumps(data, sort_keys=True, default=repr).encode())
+    return total.hexdigest()
+
+
 def _open(source: str) -> Iterator[RawRow]:
     if source.startswith(HUB):
         return _hub(source)
+    path = _file(source)
+    return _parquet(path, source) if path.suffix == ".parquet" else _json_lines(path, source)
+
+
+def _file(source: str) -> Path:
+    """The file of a source that is one, and has a known format."""
     path = _shipped(source) if source.startswith(SHIPPED) else Path(source).expanduser()
     if path.is_dir():
         raise InputError(f"{source}: is a folder; give one file, {FORMATS}")
     if not path.is_file():
         raise InputError(f"{source}: no such file{_neighbour(path)}")
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
-        return _json_lines(path, source)
-    if path.suffix == ".parquet":
-        return _parquet(path, source)
-    raise InputError(f"{source}: unknown format '{path.suffix}'; rows are read from {FORMATS}")
+    if not path.name.endswith((".jsonl", ".jsonl.gz", ".parquet")):
+        raise InputError(f"{source}: unknown format '{path.suffix}'; rows are read from {FORMATS}")
+    return path
 
 
 def _shipped(source: str) -> Path:
@@ -161,6 +192,11 @@ def _parquet(path: Path, source: str) -> Iterator[RawRow]:
 
 
 def _hub(source: str) -> Iterator[RawRow]:
+    for number, data in enumerate(_load(source), start=1):
+        yield RawRow(f"{source}:row {number}", data)
+
+
+def _load(source: str) -> Iterable[Mapping[str, Any]]:
     name, _, split = source.removeprefix(HUB).partition(":")
     try:
         datasets = import_module("datasets")
@@ -172,9 +208,8 @@ def _hub(source: str) -> Iterator[RawRow]:
     if not name:
         raise InputError(f"{source}: no name; write hub:owner/name or hub:owner/name:split")
     try:
-        loaded = datasets.load_dataset(name, split=split or "train")
+        loaded: Iterable[Mapping[str, Any]] = datasets.load_dataset(name, split=split or "train")
     except Exception as error:  # the library raises many kinds: offline, no such set, no such split, script needed
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{source}: cannot be loaded ({reason}); check the name, the split and the network") from error
-    for number, data in enumerate(loaded, start=1):
-        yield RawRow(f"{source}:row {number}", data)
+    return loaded

@@ -1,25 +1,26 @@
-"""Checked rows become token ids; what is too long is refused, dropped, or loses the beginning of its prompt."""
+"""Checked rows become token ids, a few at a time; what is too long is refused, dropped, or loses its beginning."""
 
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import Any
 
 import numpy as np
 
-from nashtune.data.lengths import Limits, fit_rows
-from nashtune.data.messages import Prompt, RowError
+from nashtune.data.bad import BadRows
+from nashtune.data.lengths import Fitting, Limits
+from nashtune.data.messages import Prompt
 from nashtune.data.report import Lengths, TokenisationReport
-from nashtune.data.rows import Example, Pair, Ranked, RowSet, refuse_rows
+from nashtune.data.rows import Row, RowSet
 from nashtune.errors import InputError
 
-if TYPE_CHECKING:
-    from nashtune.data.template import Rendered, Template
-
 FEW = 12  # tokens shown in the report
+AT_ONCE = 128  # rows that are encoded in one call: enough for the tokenizer's own threads, few enough for long rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,148 +54,129 @@ class TokenRow:
         return max(map(len, self.completions))
 
 
-def tokenise(
-    found: RowSet, template: Template, limits: Limits, *, soft: bool, split: str = "train"
-) -> tuple[list[TokenRow], TokenisationReport]:
-    """Token ids of every pair or example that fits, prompt and completions apart.
+class RowEncoder(ABC):
+    """Makes token rows of checked rows, and counts what a report says of them.
 
     Args:
-        found: Checked rows.
-        template: Renders and encodes them.
+        tokenizer: A Hugging Face tokenizer.
         limits: Lengths, and what to do beyond them.
         soft: Whether p_chosen goes into the rows.
+    """
+
+    def __init__(self, tokenizer: Any, limits: Limits, *, soft: bool) -> None:
+        self.tokenizer = tokenizer
+        self.limits = limits
+        self.soft = soft
+        self.special_text = 0  # see `TokenisationReport`
+        self.eos_written = 0
+        self.trimmed = 0
+        self.fitting = Fitting()
+        self.unrendered = BadRows()  # rows that do not fit the template
+        self.unusable = BadRows()  # rows whose tokens cannot be trained on
+
+    @abstractmethod
+    def encode(self, rows: Sequence[Row]) -> list[TokenRow]:
+        """Token rows of these, without those that do not fit. Bad rows are noted, and refused by `refuse`."""
+
+    def refuse(self) -> None:
+        """To be called after the last row.
+
+        Raises:
+            InputError: some rows are bad; of the first way in which any are.
+        """
+        for bad in (self.unrendered, self.unusable, self.fitting.bad):
+            bad.refuse()
+
+    def notes(self, longest_prompt: int, longest_completion: int) -> list[str]:
+        """What else a user should know of rows with such lengths, in sentences."""
+        return []
+
+
+def tokenise(
+    rows: Iterable[Row],
+    found: RowSet,
+    encoder: RowEncoder,
+    keep: Callable[[Sequence[TokenRow]], Any],
+    *,
+    split: str = "train",
+) -> TokenisationReport:
+    """Token ids of every row that fits, handed on a few at a time.
+
+    Args:
+        rows: Checked rows, which may be read while they are gone through.
+        found: What is known of them when all have been read.
+        encoder: Encodes them.
+        keep: Takes the token rows.
         split: Its name, for the report.
 
     Raises:
         InputError: a row that does not fit the template, becomes empty or identical as tokens, is too long while
-            overflow is "error", or when no row is left.
+            overflow is "error"; or no row is left.
     """
-    assert found.kind in ("pairs", "examples"), "other kinds have modules of their own"
-    rendered, bad = _render(found.rows, template)
-    refuse_rows(bad)
-    rows = _encode(found.rows, rendered, template, soft)
-    sized = [(row, row.longest, f"{row.longest} completion tokens") for row in rows]
-    kept, counts = fit_rows(sized, limits, template.tokenizer.bos_token_id)
-    notes = []
-    if kept and kept[0].desirable is not None and _may_overflow(kept, limits):
-        notes.append(
-            "a prompt may lose its beginning where it is joined with another example's completion (for the KL estimate)"
-        )
-    return kept, report_of(
-        kept,
-        counts,
-        found,
-        limits,
-        template.tokenizer,
-        split=split,
-        special_text=sum(row.special for row in rendered),
-        eos_written=sum(row.eos_written for row in rendered),
-        trimmed=sum(row.trimmed for row in rendered),
-        notes=notes,
-    )
-
-
-def report_of(
-    kept: Sequence[TokenRow],
-    counts: Counter[str],
-    found: RowSet,
-    limits: Limits,
-    tokenizer: Any,
-    *,
-    split: str,
-    special_text: int,
-    eos_written: int = 0,
-    trimmed: int = 0,
-    notes: Sequence[str] = (),
-) -> TokenisationReport:
-    """What became of the rows.
-
-    Args:
-        kept: Rows that are trained on.
-        counts: `overflow`, `completion` and `truncated`, as counted by what fitted them.
-        found: The checked rows.
-        limits: Lengths, for the message where nothing fits.
-        tokenizer: Decodes what the report shows.
-        split: Its name.
-        special_text: Rows whose own text contains special tokens.
-        eos_written: Rows with EOS written at the end of a completion.
-        trimmed: Rows with a completion that the chat template changed.
-        notes: Beside those of `found`.
-
-    Raises:
-        InputError: no row is left.
-    """
-    if not kept:
+    tally = _Tally()
+    for some in _chunks(rows):
+        kept = encoder.encode(some)
+        for row in kept:
+            tally.add(row)
+        keep(kept)
+    encoder.refuse()
+    if tally.first is None:
         raise InputError(
             f"{found.source}: none of the {found.training_rows} {found.kind} fits data.max_length "
-            f"{limits.max_length}; raise it"
+            f"{encoder.limits.max_length}; raise it"
         )
-    apart = bool(kept[0].prompt_ids)
+    return _report(tally, tally.first, found, encoder, split)
+
+
+def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    stream = iter(rows)
+    while some := list(islice(stream, AT_ONCE)):
+        yield some
+
+
+class _Tally:
+    """What a report says of token rows."""
+
+    def __init__(self) -> None:
+        self.first: TokenRow | None = None
+        self.used = 0
+        self.desirable = 0
+        self.prompts: Counter[int] = Counter()
+        self.completions: Counter[int] = Counter()
+        self.fingerprint = Fingerprint()
+
+    def add(self, row: TokenRow) -> None:
+        self.first = self.first or row
+        self.used += 1
+        self.desirable += bool(row.desirable)
+        self.prompts[len(row.prompt_ids)] += 1
+        self.completions.update(map(len, row.completions))
+        self.fingerprint.add(row)
+
+
+def _report(tally: _Tally, first: TokenRow, found: RowSet, encoder: RowEncoder, split: str) -> TokenisationReport:
+    tokenizer, counts = encoder.tokenizer, encoder.fitting.counts
     return TokenisationReport(
         split=split,
         source=found.source,
         kind=found.kind,
         read=found.read,
-        used=len(kept),
+        used=tally.used,
         dropped_overflow=counts["overflow"],
         dropped_completion=counts["completion"],
         truncated=counts["truncated"],
         duplicates=found.duplicates,
-        special_text=special_text,
-        eos_written=eos_written,
-        trimmed=trimmed,
-        desirable=sum(bool(row.desirable) for row in kept) if kept[0].desirable is not None else None,
-        prompt_tokens=Lengths.of([len(row.prompt_ids) for row in kept]) if apart else None,
-        completion_tokens=Lengths.of([len(ids) for row in kept for ids in row.completions]),
-        prompt_start=str(tokenizer.decode(list((kept[0].prompt_ids or kept[0].completions[0])[:FEW]))),
-        completion_end=str(tokenizer.decode(list(kept[0].completions[0][-FEW:]))),
-        fingerprint=fingerprint(kept),
-        notes=(*found.notes(), *notes),
+        special_text=encoder.special_text,
+        eos_written=encoder.eos_written,
+        trimmed=encoder.trimmed,
+        desirable=tally.desirable if first.desirable is not None else None,
+        prompt_tokens=Lengths.of_histogram(tally.prompts) if first.prompt_ids else None,
+        completion_tokens=Lengths.of_histogram(tally.completions),
+        prompt_start=str(tokenizer.decode(list((first.prompt_ids or first.completions[0])[:FEW]))),
+        completion_end=str(tokenizer.decode(list(first.completions[0][-FEW:]))),
+        fingerprint=tally.fingerprint.hexdigest(),
+        notes=(*found.notes(), *encoder.notes(max(tally.prompts), max(tally.completions))),
     )
-
-
-def _render(
-    rows: Sequence[Pair | Example | Ranked], template: Template
-) -> tuple[list[Rendered], list[tuple[str, str]]]:
-    rendered: list[Rendered] = []
-    bad: list[tuple[str, str]] = []
-    for row in rows:
-        assert not isinstance(row, Ranked)
-        completions = (row.chosen, row.rejected) if isinstance(row, Pair) else (row.completion,)
-        try:
-            rendered.append(template.render(row.prompt, completions))
-        except RowError as error:
-            bad.append((row.where, str(error)))
-    return rendered, bad
-
-
-def _encode(
-    rows: Sequence[Pair | Example | Ranked], rendered: Sequence[Rendered], template: Template, soft: bool
-) -> list[TokenRow]:
-    tokens: list[TokenRow] = []
-    bad: list[tuple[str, str]] = []
-    prompts, answers = template.encode_prompts(rendered), template.encode_completions(rendered)
-    for row, prompt, completions in zip(rows, prompts, answers, strict=True):
-        if not prompt:
-            bad.append((row.where, "the prompt has no tokens; a completion needs one to follow"))
-        elif any(template.eos in ids[:-1] for ids in completions):
-            eos = template.tokenizer.eos_token
-            bad.append((row.where, f"a completion contains {eos}, which would end it in the middle; cut or remove it"))
-        elif len({tuple(ids) for ids in completions}) < len(completions):
-            bad.append((row.where, "'chosen' and 'rejected' are the same tokens once the template has trimmed them"))
-        tokens.append(
-            TokenRow(
-                prompt_ids=tuple(prompt),
-                completions=tuple(map(tuple, completions)),
-                p_chosen=row.p_chosen if isinstance(row, Pair) and soft else None,
-                margin=row.margin if isinstance(row, Pair) else None,
-                desirable=row.desirable if isinstance(row, Example) else None,
-                where=row.where,
-                prompt_text=last_text(row.prompt),
-            )
-        )
-    refuse_rows(bad)
-    return tokens
 
 
 def last_text(prompt: Prompt) -> str:
@@ -202,17 +184,28 @@ def last_text(prompt: Prompt) -> str:
     return prompt if isinstance(prompt, str) else prompt[-1].content
 
 
-def _may_overflow(rows: Sequence[TokenRow], limits: Limits) -> bool:
-    return max(len(row.prompt_ids) for row in rows) + max(row.longest for row in rows) > limits.whole
+class Fingerprint:
+    """sha256 of token ids and labels, in order: the same exactly when training would see the same data."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, row: TokenRow) -> None:
+        """The next row."""
+        for ids in (row.prompt_ids, *row.completions):
+            self._digest.update(np.asarray([len(ids), *ids], dtype="<i8").tobytes())
+        margin = () if row.margin is None else (row.margin,)
+        tied = () if row.levels is None or len(set(row.levels)) == len(row.levels) else (row.levels,)
+        self._digest.update(repr((row.p_chosen, row.desirable, *margin, *tied)).encode())
+
+    def hexdigest(self) -> str:
+        """Of the rows so far."""
+        return self._digest.hexdigest()
 
 
 def fingerprint(rows: Iterable[TokenRow]) -> str:
-    """sha256 of token ids and labels, in order: the same exactly when training would see the same data."""
-    digest = hashlib.sha256()
+    """The `Fingerprint` of all these rows."""
+    whole = Fingerprint()
     for row in rows:
-        for ids in (row.prompt_ids, *row.completions):
-            digest.update(np.asarray([len(ids), *ids], dtype="<i8").tobytes())
-        margin = () if row.margin is None else (row.margin,)
-        tied = () if row.levels is None or len(set(row.levels)) == len(row.levels) else (row.levels,)
-        digest.update(repr((row.p_chosen, row.desirable, *margin, *tied)).encode())
-    return digest.hexdigest()
+        whole.add(row)
+    return whole.hexdigest()

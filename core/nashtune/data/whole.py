@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nashtune.data.lengths import Limits, fit_whole
 from nashtune.data.messages import as_asked
-from nashtune.data.report import TokenisationReport
-from nashtune.data.rows import Example, Pair, Ranked, RowSet, refuse_rows
-from nashtune.data.tokenise import TokenRow, last_text, report_of
+from nashtune.data.rows import Example, Pair, Ranked, Row
+from nashtune.data.tokenise import RowEncoder, TokenRow, last_text
 from nashtune.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,60 +30,59 @@ class _Read:
         return (self.row.chosen, self.row.rejected) if isinstance(self.row, Pair) else self.row.responses
 
 
-def tokenise_whole(
-    found: RowSet, conversations: Conversations, limits: Limits, *, soft: bool, split: str = "train"
-) -> tuple[list[TokenRow], TokenisationReport]:
-    """Token ids of every pair or ranked list that fits, each completion with its prompt before it.
+class WholeEncoder(RowEncoder):
+    """For losses that read scores: each completion with its prompt before it, of pairs or ranked lists.
 
     Args:
-        found: Checked rows.
         conversations: Encodes them, as the oracle that scores will.
         limits: Lengths of a conversation, and what to do beyond them: one that is cut keeps its first token and its
             end, the completion whole.
         soft: Whether p_chosen goes into the rows.
-        split: Its name, for the report.
-
-    Raises:
-        InputError: a row that does not fit the template, whose answers are the same tokens or hold an EOS before their
-            end, or that is too long while overflow is "error"; or when no row is left.
     """
 
-    def shorter(read: _Read) -> _Read | None:
-        for text, completion in zip(read.texts, read.completions, strict=True):
-            if conversations.cuts_answer(text, as_asked(read.row.prompt), completion, limits.max_length):
-                return None
-        return _Read(read.row, tuple(text.last(limits.max_length) for text in read.texts))
+    def __init__(self, conversations: Conversations, limits: Limits, *, soft: bool) -> None:
+        super().__init__(conversations.tokenizer, limits, soft=soft)
+        self._conversations = conversations
 
-    reads = list(_read(found, conversations))
-    sized = [(read, max(len(text.ids) for text in read.texts), read.row.where) for read in reads]
-    kept, counts = fit_whole(sized, limits, WORDS, shorter)
-    rows = [_token_row(read, soft) for read in kept]
-    written = [any(conversations.written(as_asked(r.row.prompt), text) for text in r.completions) for r in reads]
-    return rows, report_of(rows, counts, found, limits, conversations.tokenizer, split=split, special_text=sum(written))
+    def encode(self, rows: Sequence[Row]) -> list[TokenRow]:
+        """See `RowEncoder`."""
+        reads = [read for row in rows if (read := self._read(row)) is not None]
+        if self.unusable:
+            return []
+        kept = []
+        for read in reads:
+            longest = max(len(text.ids) for text in read.texts)
+            fitted = fit_whole(read, longest, read.row.where, self.limits, WORDS, self._shorter, self.fitting)
+            if fitted is not None:
+                kept.append(_token_row(fitted, self.soft))
+        return kept
 
-
-def _read(found: RowSet, conversations: Conversations) -> Iterator[_Read]:
-    bad: list[tuple[str, str]] = []
-    for row in found.rows:
+    def _read(self, row: Row) -> _Read | None:
         assert not isinstance(row, Example)
-        read = _Read(row, ())
+        conversations, read = self._conversations, _Read(row, ())
+        prompt = as_asked(row.prompt)
         try:
-            texts = tuple(conversations.encode(as_asked(row.prompt), text) for text in read.completions)
+            texts = tuple(conversations.encode(prompt, text) for text in read.completions)
         except InputError as error:
-            bad.append((row.where, str(error)))
-            continue
+            self.unusable.add(row.where, str(error))
+            return None
+        self.special_text += any(conversations.written(prompt, text) for text in read.completions)
         if any(map(conversations.ends_early, read.completions)):
             eos = conversations.tokenizer.eos_token
-            bad.append(
-                (
-                    row.where,
-                    f"an answer contains {eos} before its end, and no policy writes on behind it; cut or remove it",
-                )
+            self.unusable.add(
+                row.where,
+                f"an answer contains {eos} before its end, and no policy writes on behind it; cut or remove it",
             )
         elif len({tuple(text.ids) for text in texts}) < len(texts):
-            bad.append((row.where, "two answers are the same tokens once the template has trimmed them"))
-        yield _Read(row, texts)
-    refuse_rows(bad)
+            self.unusable.add(row.where, "two answers are the same tokens once the template has trimmed them")
+        return _Read(row, texts)
+
+    def _shorter(self, read: _Read) -> _Read | None:
+        limit = self.limits.max_length
+        for text, completion in zip(read.texts, read.completions, strict=True):
+            if self._conversations.cuts_answer(text, as_asked(read.row.prompt), completion, limit):
+                return None
+        return _Read(read.row, tuple(text.last(limit) for text in read.texts))
 
 
 def _token_row(read: _Read, soft: bool) -> TokenRow:

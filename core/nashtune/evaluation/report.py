@@ -74,8 +74,8 @@ def print_report(
         rows.append(("β at the end", f"{report['beta']:.6g}"))
     rows += [
         (
-            "tokens/s, real / with padding",
-            f"{speed['tokens_per_second']:.0f} / {speed['padded_tokens_per_second']:.0f}",
+            "tokens/s trained on / positions/s computed",
+            f"{speed['tokens_per_second']:.0f} / {speed['positions_per_second']:.0f}",
         ),
         ("padding share", f"{100 * speed['padding_share']:.1f} %"),
         ("peak memory", f"{speed['peak_memory_gib']:.2f} GiB"),

@@ -120,7 +120,7 @@ def evaluate(spec: Spec, case: Mapping[str, Any], where: str = "case") -> CaseRe
         report = kl.report(made.batch, beta)
         further |= {"beta": beta.tolist(), **{name: value.tolist() for name, value in report.items()}}
         outputs |= {name: value.tolist() for name, value in kl.write_vector(made.batch, beta).items()}
-        kl.observe({name: float(value.mean()) for name, value in report.items()})
+        kl.observe({name: value.double().mean() for name, value in report.items()})
         outputs |= {f"{name}_next": value for name, value in kl.state_dict().items() if isinstance(value, float)}
     unread = [name for name in STANDARD if name in made.given and not was_read(name, read)]
     return CaseResult(outputs, further, unread)

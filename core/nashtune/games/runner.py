@@ -189,7 +189,7 @@ class TabularRunner:
         batch = rows.batch(torch.from_numpy(policy_A), self._anchors, self._statistics(policy_A))
         share_B = rows.weight_B / rows.weight_B.sum()
         report = kl.report(batch, kl.beta(batch))
-        kl.observe({name: float((value.double() * share_B).sum()) for name, value in report.items()})
+        kl.observe({name: (value.double() * share_B).sum() for name, value in report.items()})
 
     def _statistics(self, policy_A: Array) -> dict[str, Tensor]:
         """The KL controller's statistics of each action (A,): a completion is one token, its logits the log-probs."""

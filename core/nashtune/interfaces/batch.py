@@ -57,6 +57,7 @@ class TokenBatch:
             policy that drew it, `old_value`, `advantage`, `target` of the critic, and `ref:NAME` for references;
             `old_value_end` and `target_end` have one number for each rollout (N,).
         known: Log-prob sums under a reference that were computed before (N,), by the reference's name.
+        trunk: Hidden state of the last token of each sequence (N, H), where a frozen trunk was run before.
         layout: Where its tokens are, as the run's engine counted them on the host; None where nothing was counted yet.
     """
 
@@ -79,6 +80,7 @@ class TokenBatch:
     beta: Tensor | None = None
     per_token: Mapping[str, Tensor] = field(default_factory=dict)
     known: Mapping[str, Tensor] = field(default_factory=dict)
+    trunk: Tensor | None = None
     layout: Layout | None = None
 
     def __len__(self) -> int:

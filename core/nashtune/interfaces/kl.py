@@ -60,10 +60,12 @@ class KLController(ABC):
         """Values per pair or rollout whose means are logged and, in training, handed to `observe`."""
         return {}
 
-    def observe(self, means: Mapping[str, float]) -> None:
+    def observe(self, means: Mapping[str, Tensor]) -> None:
         """Called once after each optimiser step with the means of `report` over its pairs, on all ranks.
 
-        Not in reinforcement learning, where β belongs to a whole update: there it is `observe_round`.
+        They are float64 scalars on the device of the step: a controller that keeps its β there as well costs no wait
+        for the device, where `float(means[...])` waits at every step. Not in reinforcement learning, where β belongs to
+        a whole update: there it is `observe_round`.
         """
         return None
 
@@ -103,3 +105,8 @@ class KLController(ABC):
     def write_vector(self, batch: LossBatch, beta: Tensor) -> dict[str, Tensor]:
         """What a conformance vector of this controller shows besides loss and gradients."""
         return {}
+
+
+def watches(controller: KLController) -> bool:
+    """Whether a controller reads what happened at an optimiser step."""
+    return type(controller).observe is not KLController.observe

@@ -37,7 +37,20 @@ class LogProbEngine(ABC):
 
     `forward` runs the model once; what it returns (the engine's own type) is then read by `logprobs` and `compared`, so
     that log-probs and vocabulary statistics share one pass of the backbone.
+
+    Attributes:
+        pads: Whether every sequence of a batch costs as much as the longest.
     """
+
+    pads: bool = True
+
+    def attach(self, model: Any) -> None:
+        """Called when the policy's model is loaded, before the first `plan`.
+
+        Raises:
+            InputError: the engine cannot run this model.
+        """
+        return None
 
     @abstractmethod
     def plan(self, batch: TokenBatch) -> Layout:

@@ -1,4 +1,4 @@
-"""KL divergence between policy and reference, exactly over the vocabulary and estimated from samples.
+"""KL divergence between policy and reference, exactly over the vocabulary and estimated from samples; entropy.
 
 Legend: M = completion tokens, V = vocabulary, S = sampled completions.
 """
@@ -21,13 +21,25 @@ def token_kl(policy_logits_MV: Tensor, ref_logits_MV: Tensor) -> Tensor:
     return (policy_MV.exp() * (policy_MV - ref_logits_MV.log_softmax(-1))).sum(-1)
 
 
+def token_entropy(policy_logits_MV: Tensor) -> Tensor:
+    """Entropy of pi(.|x, y_<t) at every token, exact over the vocabulary, in nats (M,), in 0 .. log V."""
+    terms_MV: Tensor = torch.special.entr(policy_logits_MV.softmax(-1))
+    return terms_MV.sum(-1)
+
+
+def policy_entropy(policy_logits_MV: Tensor, ref_logits_MV: Tensor, targets_M: Tensor) -> dict[str, Tensor]:
+    """A statistics function of the policy alone: `entropy`."""
+    return {"entropy": token_entropy(policy_logits_MV)}
+
+
 def with_token_kl(controller: TokenStatistics | None, enabled: bool) -> TokenStatistics:
-    """A statistics function that gives the controller's statistics and, if `enabled`, `token_kl` from the same pass."""
+    """The controller's statistics and, if `enabled`, `token_kl` and `entropy`, as a function for one pass."""
 
     def statistics(policy_logits_MV: Tensor, ref_logits_MV: Tensor, targets_M: Tensor) -> dict[str, Tensor]:
         found = dict(controller(policy_logits_MV, ref_logits_MV, targets_M)) if controller is not None else {}
         if enabled:
             found["token_kl"] = token_kl(policy_logits_MV, ref_logits_MV)
+            found |= policy_entropy(policy_logits_MV, ref_logits_MV, targets_M)
         return found
 
     return statistics

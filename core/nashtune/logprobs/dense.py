@@ -37,11 +37,11 @@ class DenseEngine(LogProbEngine):
 
     def encode(self, trunk: Any, batch: TokenBatch) -> Encoded:
         """One padded pass of a backbone."""
-        return _pick(trunk(**model_inputs(trunk, batch)).last_hidden_state, batch.layout or self.plan(batch))
+        return _pick(trunk(**model_inputs(trunk, batch)).last_hidden_state, _at(batch))
 
     def forward(self, model: Any, batch: TokenBatch) -> DenseFeatures:
         """One pass of the model; its logits at the M positions that predict a completion token."""
-        at = batch.layout or self.plan(batch)
+        at = _at(batch)
         check_predicted(at)
         seen: list[Tensor] = []  # from a hook: `output_hidden_states` would keep every layer's
         hook = base_model(model).get_output_embeddings().register_forward_pre_hook(lambda _, args: seen.append(args[0]))
@@ -71,6 +71,11 @@ class DenseEngine(LogProbEngine):
         with torch.no_grad():
             frozen = self.logprobs(ref, batch)
         return self.logprobs(policy, batch), frozen, sums
+
+
+def _at(batch: TokenBatch) -> Layout:
+    """The padded layout; one that another engine planned is not for this one."""
+    return batch.layout if batch.layout is not None and batch.layout.packed is None else padded_layout(batch)
 
 
 def _pick(hidden_NTH: Tensor, at: Layout) -> Encoded:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nashtune.errors import InputError
 from nashtune.interfaces.batch import TokenBatch
+from nashtune.logprobs.lora_head import LowRank, joined, split_adapters
 from nashtune.logprobs.positions import model_inputs
 from nashtune.models.mode import frozen_mode
 
@@ -51,7 +52,7 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, tor
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """logits = cap(scale * (hidden @ weight.T + bias)), with cap(z) = softcap * tanh(z / softcap).
+    """logits = cap(scale * (hidden @ weight.T + bias)), with cap(z) = softcap * tanh(z / softcap), and LoRA on it.
 
     Args:
         weight: (V, H), the embedding itself where the two are tied.
@@ -59,6 +60,7 @@ class Head:
         scale: Factor on the logits.
         softcap: Bound on the logits; None where there is none.
         compute_dtype: Of the matrix product: autocast's dtype where it is on, else that of the weight.
+        adapters: Low-rank updates of the weight.
     """
 
     weight: Tensor
@@ -66,23 +68,34 @@ class Head:
     scale: float
     softcap: float | None
     compute_dtype: torch.dtype
+    adapters: tuple[LowRank, ...] = ()
 
-    def cast(self) -> Head:
-        """The same head with its weight in the compute dtype, for many calls of `logits`."""
-        bias = None if self.bias is None else self.bias.to(self.compute_dtype)
-        return replace(self, weight=self.weight.to(self.compute_dtype), bias=bias)
+    def inputs(self, hidden_MH: Tensor) -> Tensor:
+        """What multiplies the weight and, beside it, `up` (M, H + R). Draws the adapters' dropout."""
+        return joined([hidden_MH, *(adapter.low(hidden_MH) for adapter in self.adapters)])
 
-    def logits(self, hidden_mH: Tensor) -> Tensor:
-        """Full-vocabulary logits (m, V) in float32, or in float64 for a float64 model."""
-        with torch.autocast(hidden_mH.device.type, enabled=False):
-            head = self.cast()
-            logits = nn.functional.linear(hidden_mH.to(self.compute_dtype), head.weight, head.bias)
-            logits = logits.to(accumulation_dtype(self.compute_dtype))
-            if self.scale != 1.0:
-                logits = logits * self.scale
-            if self.softcap is not None:
-                logits = torch.tanh(logits / self.softcap) * self.softcap
-        return logits
+    def up(self) -> Tensor | None:
+        """The adapters' factors of the vocabulary (V, R); None without adapters."""
+        return joined([adapter.up for adapter in self.adapters]) if self.adapters else None
+
+    def full_bias(self) -> Tensor | None:
+        """The bias (V,) with that of the adapters."""
+        total = self.bias
+        for adapter in self.adapters:
+            if adapter.bias is not None:
+                part = adapter.bias * adapter.scaling
+                total = part if total is None else total + part
+        return total
+
+    def logits(self, hidden_MH: Tensor) -> Tensor:
+        """Full-vocabulary logits (M, V) in float32, or in float64 for a float64 model. For a few tokens."""
+        with torch.autocast(hidden_MH.device.type, enabled=False):
+            up, bias = self.up(), self.full_bias()
+            weight = joined([part.to(self.compute_dtype) for part in (self.weight, up) if part is not None])
+            bias = None if bias is None else bias.to(self.compute_dtype)
+            logits = nn.functional.linear(self.inputs(hidden_MH).to(self.compute_dtype), weight, bias)
+            logits = logits.to(accumulation_dtype(self.compute_dtype)) * self.scale
+            return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -112,8 +125,8 @@ def find_head(model: nn.Module) -> Head:
     """The LM head of a causal LM as the engine computes it.
 
     Raises:
-        InputError: the head is not a plain linear layer, carries a LoRA adapter, or the model treats its logits in a
-            way that is not known here.
+        InputError: the head is not a linear layer with or without LoRA, or the model treats its logits in a way that is
+            not known here.
     """
     base = base_model(model)
     name = type(base).__name__
@@ -121,11 +134,7 @@ def find_head(model: nn.Module) -> Head:
     if hasattr(layer, "modules_to_save") and hasattr(layer, "original_module"):  # peft: a trained copy of the head
         active = layer.active_adapters[0] if layer.active_adapters else None
         layer = layer.original_module if layer.disable_adapters or active is None else layer.modules_to_save[active]
-    if hasattr(layer, "lora_A"):
-        raise InputError(
-            f"LoRA on the LM head of {name}: the engine `tiled` needs the head as one matrix{USE_DENSE}, "
-            "or leave the head out of policy.lora.target_modules"
-        )
+    layer, adapters = split_adapters(layer, USE_DENSE)
     if not isinstance(layer, nn.Linear):
         raise InputError(f"the LM head of {name} is {type(layer).__name__}, not a linear layer{USE_DENSE}")
     scale, softcap = logit_transform(base.config)
@@ -139,6 +148,7 @@ def find_head(model: nn.Module) -> Head:
         compute_dtype=torch.get_autocast_dtype(device)
         if autocast and layer.weight.dtype != torch.float64
         else layer.weight.dtype,
+        adapters=adapters,
     )
 
 

@@ -17,7 +17,8 @@ from nashtune.interfaces.policy import Encoded, LogProbEngine, TokenStatistics
 from nashtune.logprobs.head import Head, backbone, check_head, find_head
 from nashtune.logprobs.layout import check_predicted, collect, padded_layout, sum_per_sequence
 from nashtune.logprobs.positions import model_inputs
-from nashtune.logprobs.tiles import MIB, Tiling, tiled_logprobs
+from nashtune.logprobs.tiles import tiled_comparison, tiled_logprobs
+from nashtune.logprobs.tiling import MIB, Tiling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +31,12 @@ class TiledFeatures:
 
 
 class TiledEngine(LogProbEngine):
-    """Backbone once, then token x vocabulary tiles with an online logsumexp; equals `dense` in value and gradient.
+    """Backbone once, then token x vocabulary tiles; equals `dense` in value and gradient.
 
     Args:
-        tile_mib: Size of a tile of logits in MiB of float32; None takes 32 on a CPU, 256 on an accelerator.
-        kept_mib: Tiles kept from forward to backward instead of computed again, in MiB; never more than a quarter of
-            the logits. None takes 96 on a CPU, 512 on an accelerator.
+        tile_mib: Size of a tile of logits in MiB of float32; None takes 8 on a CPU and 1/512 of the memory of a GPU.
+        kept_mib: Products kept from forward to backward instead of computed again, in MiB; never more than a quarter of
+            what the logits take in float32. None takes 64 on a CPU and 1/64 of the memory of a GPU.
         tokens: Tokens in a tile, at most; the vocabulary fills the rest.
     """
 
@@ -56,30 +57,34 @@ class TiledEngine(LogProbEngine):
 
     def encode(self, trunk: Any, batch: TokenBatch) -> Encoded:
         """One padded pass of a backbone."""
-        at = batch.layout or self.plan(batch)
+        at = self.laid_out(trunk, batch).layout
+        assert at is not None
         flat = trunk(**model_inputs(trunk, batch)).last_hidden_state.flatten(0, 1)
         return Encoded(hidden=flat[at.before], last=flat[at.last])
+
+    def laid_out(self, trunk: Any, batch: TokenBatch) -> TokenBatch:
+        """The batch with a layout that this engine runs on that backbone."""
+        if batch.layout is None or batch.layout.packed is not None:
+            return replace(batch, layout=padded_layout(batch))
+        return batch
 
     def forward(self, model: Any, batch: TokenBatch) -> TiledFeatures:
         """One pass of the backbone; its hidden states at the M positions that predict a completion token.
 
         Raises:
-            InputError: the model's logits are not what its LM head makes of its hidden states, or the head carries
-                LoRA.
+            InputError: the model's logits are not what its LM head makes of its hidden states.
         """
-        if batch.layout is None:
-            batch = replace(batch, layout=self.plan(batch))
+        trunk = backbone(model)
+        batch = self.laid_out(trunk, batch)
         assert batch.layout is not None
         check_predicted(batch.layout)
         check_head(model, batch)
-        return TiledFeatures(encoded=self.encode(backbone(model), batch), head=find_head(model), at=batch.layout)
+        return TiledFeatures(encoded=self.encode(trunk, batch), head=find_head(model), at=batch.layout)
 
     def logprobs(self, features: TiledFeatures, batch: TokenBatch) -> LogProbs:
         """Log-probs of the completions."""
-        hidden = features.encoded.hidden
-        return collect(
-            tiled_logprobs(hidden, features.head, features.at.target, self._tiling(hidden.device)), features.at
-        )
+        hidden, at = features.encoded.hidden, features.at
+        return collect(tiled_logprobs(hidden, features.head, at.target, self._tiling(hidden.device)), at)
 
     def states(self, features: TiledFeatures) -> Encoded:
         """What entered the LM head."""
@@ -88,25 +93,17 @@ class TiledEngine(LogProbEngine):
     def compared(
         self, policy: TiledFeatures, ref: TiledFeatures, batch: TokenBatch, fn: TokenStatistics
     ) -> tuple[LogProbs, LogProbs, dict[str, Tensor]]:
-        """Log-probs of both, and sums of `fn`, called on as many tokens (full vocabulary) as fit in half a tile."""
-        with torch.no_grad():
-            sums = self._sums(policy, ref, fn)
-            frozen = self.logprobs(ref, batch)
-        return self.logprobs(policy, batch), frozen, sums
-
-    def _sums(self, policy: TiledFeatures, ref: TiledFeatures, fn: TokenStatistics) -> dict[str, Tensor]:
-        at, own, other = policy.at, policy.encoded.hidden, ref.encoded.hidden
-        # what `fn` makes of two logits is alive too: peak memory is some four times the budget of a tile
-        budget = self._tiling(own.device).tile_bytes // 2
-        rows = max(1, min(self.tokens, budget // (4 * policy.head.weight.shape[0])))
-        policy_head, ref_head = policy.head.cast(), ref.head.cast()
-        parts: dict[str, list[Tensor]] = {}
-        for start in range(0, at.num_targets, rows):
-            span = slice(start, start + rows)
-            values = fn(policy_head.logits(own[span]), ref_head.logits(other[span]), at.target[span])
-            for name, value in values.items():
-                parts.setdefault(name, []).append(value)
-        return {name: sum_per_sequence(torch.cat(part), at) for name, part in parts.items()}
+        """Log-probs of both, and sums of `fn`, called on as many tokens (full vocabulary) as fit in a quarter tile."""
+        at, hidden = policy.at, policy.encoded.hidden
+        logp_M, frozen_M, values = tiled_comparison(
+            (hidden, policy.head),
+            None if ref is policy else (ref.encoded.hidden, ref.head),
+            at.target,
+            fn,
+            self._tiling(hidden.device),
+        )
+        sums = {name: sum_per_sequence(value, at) for name, value in values.items()}
+        return collect(logp_M, at), collect(frozen_M, at), sums
 
     def _tiling(self, device: torch.device) -> Tiling:
         default = Tiling.on(device)

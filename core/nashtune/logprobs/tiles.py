@@ -1,72 +1,76 @@
 """Log-probs of given tokens from hidden states and an LM head, over tiles of (tokens x vocabulary).
 
-The (M, V) logits never exist. Forward keeps an online logsumexp over vocabulary tiles. Backward depends on the head:
-- trained: tiles of probabilities are computed again, but for a few that a byte budget kept (a quarter at most), and
-  each gives its part of the gradients of hidden states, weight and bias;
-- frozen (LoRA): the forward already accumulates the gradient of each log-prob with respect to its hidden state, as
-  attention accumulates values, and nothing is computed twice.
+The (M, V) logits never exist. Forward takes a logsumexp of each vocabulary tile. Backward depends on the head:
+- trained: products are computed again, but for a few that a byte budget kept, and each tile of probabilities gives its
+  part of the gradients of hidden states, weight, adapters and bias;
+- frozen (LoRA elsewhere): the forward already accumulates the gradient of each log-prob with respect to its hidden
+  state, as attention accumulates values, and nothing is computed twice.
 
 Products run in the head's compute dtype, everything else in float32 (float64 for float64).
 
-Legend: M = tokens, V = vocabulary, H = hidden size.
+Legend: M = tokens, V = vocabulary, H = hidden size, K = hidden size and the ranks of the head's adapters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nashtune.interfaces.policy import TokenStatistics
+from nashtune.logprobs.compared import Side, compare
 from nashtune.logprobs.head import Head, accumulation_dtype
-from nashtune.logprobs.passes import Forward, Kept, Plan, backward
-
-MIB = 2**20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tiling:
-    """Sizes, in float32.
-
-    Args:
-        tokens: Rows of a tile, at most.
-        tile_bytes: A tile of logits; it decides the columns.
-        kept_bytes: Tiles kept from forward to backward, at most; never more than a quarter of the logits.
-    """
-
-    tokens: int = 2048
-    tile_bytes: int = 32 * MIB
-    kept_bytes: int = 96 * MIB
-
-    @staticmethod
-    def on(device: torch.device) -> Tiling:
-        """Defaults: on a CPU small enough to matter beside a small model; on an accelerator few, large products."""
-        return Tiling() if device.type == "cpu" else Tiling(tile_bytes=256 * MIB, kept_bytes=512 * MIB)
-
-    def rows(self, num_tokens: int) -> int:
-        """Tokens in a tile."""
-        return max(1, min(num_tokens, self.tokens))
-
-    def columns(self, num_tokens: int, vocabulary: int) -> int:
-        """Vocabulary in a tile, a multiple of 64 where that is not all of it."""
-        return min(vocabulary, max(64, self.tile_bytes // (4 * self.rows(num_tokens)) // 64 * 64))
-
-    def kept_tiles(self, num_tokens: int, vocabulary: int) -> int:
-        """Vocabulary tiles, over all tokens, that are kept."""
-        columns = self.columns(num_tokens, vocabulary)
-        return min(self.kept_bytes // max(1, 4 * num_tokens * columns), vocabulary // columns // 4)
+from nashtune.logprobs.passes import backward, forward
+from nashtune.logprobs.plan import Matrix, Measured, Plan
+from nashtune.logprobs.tiling import Tiling
 
 
 def tiled_logprobs(hidden_MH: Tensor, head: Head, target_M: Tensor, tiling: Tiling) -> Tensor:
-    """Log-prob of each target under softmax(head(hidden)) (M,), differentiable once in hidden, weight and bias."""
+    """Log-prob of each target under softmax(head(hidden)) (M,), differentiable once in hidden states and head."""
+    side = _side(hidden_MH, head, tiling)
+    with torch.no_grad(), torch.autocast(hidden_MH.device.type, enabled=False):
+        measured = forward(side.hidden, side.matrix, target_M, side.plan)
+    return _attached(side, target_M, measured)
+
+
+def tiled_comparison(
+    policy: tuple[Tensor, Head], ref: tuple[Tensor, Head] | None, target_M: Tensor, fn: TokenStatistics, tiling: Tiling
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Log-probs of the targets under a policy, as `tiled_logprobs`; under a reference; and values of `fn` (M,) each.
+
+    Args:
+        policy: Hidden states (M, H) and head.
+        ref: The same of the reference; None: the policy itself.
+        target_M: The targets.
+        fn: Statistics of a few tokens' logits over the whole vocabulary.
+        tiling: Sizes.
+    """
+    own = _side(*policy, tiling)
+    vocabulary = policy[1].weight.shape[0]
+    with torch.no_grad(), torch.autocast(target_M.device.type, enabled=False):
+        measured, frozen_M, values = compare(
+            own,
+            None if ref is None else _side(*ref, tiling),
+            target_M,
+            fn,
+            block=tiling.block(len(target_M), vocabulary, own.plan.compute),
+            rows=tiling.whole_rows(vocabulary),
+        )
+    return _attached(own, target_M, measured), frozen_M, values
+
+
+def _side(hidden_MH: Tensor, head: Head, tiling: Tiling) -> Side:
+    """Hidden states with the adapters' factors beside them, the head, and what a pass over it does."""
+    hidden_MK = head.inputs(hidden_MH)
+    matrix = Matrix(weight=head.weight, up=head.up(), bias=head.full_bias())
     grad = torch.is_grad_enabled()
-    head_grad = grad and (head.weight.requires_grad or (head.bias is not None and head.bias.requires_grad))
+    parts = (matrix.weight, matrix.up, matrix.bias)
+    head_grad = grad and any(part is not None and part.requires_grad for part in parts)
     size = (hidden_MH.shape[0], head.weight.shape[0])
-    # the slope of a soft cap is read off the logits, which a kept tile no longer holds
-    keeps = head_grad and head.softcap is None
     plan = Plan(
         scale=head.scale,
         softcap=head.softcap,
@@ -74,30 +78,44 @@ def tiled_logprobs(hidden_MH: Tensor, head: Head, target_M: Tensor, tiling: Tili
         wide=accumulation_dtype(head.compute_dtype),
         rows=tiling.rows(size[0]),
         columns=tiling.columns(*size),
-        kept_tiles=tiling.kept_tiles(*size) if keeps else 0,
+        kept_tiles=tiling.kept_tiles(*size, head.compute_dtype) if head_grad else 0,
         head_grad=head_grad,
-        direction=grad and not head_grad and hidden_MH.requires_grad,
+        direction=grad and not head_grad and hidden_MK.requires_grad,
     )
+    return Side(hidden=hidden_MK, matrix=matrix, plan=plan)
+
+
+def _attached(side: Side, target_M: Tensor, measured: Measured) -> Tensor:
+    """The log-probs with their place in autograd's graph."""
+    if not (side.plan.head_grad or side.plan.direction):
+        return measured.logp
     apply: Callable[..., Tensor] = _TiledLogProb.apply
-    return apply(hidden_MH, head.weight, head.bias, target_M, plan)
+    return apply(side.hidden, side.matrix.weight, side.matrix.up, side.matrix.bias, target_M, side.plan, measured)
 
 
 class _TiledLogProb(torch.autograd.Function):
-    """Arguments: hidden (M, H), weight (V, H), bias (V,) or None, target (M,), plan."""
+    """Hidden (M, K), weight (V, H), up (V, R) and bias (V,) or None, target (M,), plan, what forward measured."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, plan: Plan) -> Tensor:
-        with torch.autocast(hidden.device.type, enabled=False):
-            state = Forward(hidden, weight, bias, target, plan)
-            logp = state.run()
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        up: Tensor | None,
+        bias: Tensor | None,
+        target: Tensor,
+        plan: Plan,
+        measured: Measured,
+    ) -> Tensor:
         ctx.plan = plan
-        if plan.head_grad:
-            ctx.kept = state.kept
-            ctx.save_for_backward(hidden, weight, bias, target, state.lse)
-        elif plan.direction:
+        if plan.direction:
             ctx.hidden_dtype = hidden.dtype
-            ctx.save_for_backward(state.direction)
-        return logp
+            ctx.save_for_backward(measured.direction)
+        else:
+            # the log-probs are the output: a context that holds them is a cycle, and frees its memory late
+            ctx.measured = replace(measured, logp=measured.lse)
+            ctx.save_for_backward(hidden, weight, up, bias, target)
+        return measured.logp
 
     @staticmethod
     @once_differentiable
@@ -106,8 +124,7 @@ class _TiledLogProb(torch.autograd.Function):
         with torch.autocast(grad_logp.device.type, enabled=False):
             if plan.direction:
                 (direction,) = ctx.saved_tensors
-                return (direction * grad_logp[:, None]).to(ctx.hidden_dtype), None, None, None, None
-            kept: Kept = ctx.kept
-            ctx.kept = {}  # backward overwrites them: a second backward computes them again
-            grads = backward(ctx.saved_tensors, ctx.needs_input_grad[:3], plan, kept, grad_logp)
-            return (*grads, None, None)
+                return (direction * grad_logp[:, None]).to(ctx.hidden_dtype), *[None] * 6
+            # a second backward finds no kept products and computes them again
+            grads = backward(ctx.saved_tensors, ctx.needs_input_grad[:4], plan, ctx.measured, grad_logp)
+            return *grads, None, None, None

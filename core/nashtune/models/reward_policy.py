@@ -98,11 +98,16 @@ class RewardPolicy(HFPolicy):
 
         One pass of the trunk for all members, which read its hidden state at the last attended token.
         """
-        known = [self._remembered.get(name) for name in digests(batch)] if self._remembered else []
-        found = [one for one in known if one is not None]
-        if found and len(found) == len(known):
-            return scores(self.model, torch.stack(found).to(self.device))
-        return scores(self.model, self._last_hidden(batch, engine))
+        known = batch.trunk if batch.trunk is not None else self.recall(batch)
+        return scores(self.model, known.to(self.device) if known is not None else self._last_hidden(batch, engine))
+
+    def recall(self, batch: TokenBatch) -> Tensor | None:
+        """What `remember` kept of every sequence of a batch (N, H), on the host; None where it did not see them all."""
+        if not self._remembered:
+            return None
+        found = [self._remembered.get(name) for name in digests(batch)]
+        known = [one for one in found if one is not None]
+        return torch.stack(known) if len(known) == len(found) else None
 
     def remember(self, batches: Iterable[TokenBatch]) -> None:
         """With a frozen trunk: run every different sequence through it once; `scores` finds its hidden state again.

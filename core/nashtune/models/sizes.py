@@ -50,9 +50,14 @@ def trainable_bytes(folder: ModelFolder, precision: str, lora: LoraSettings | No
     if not shapes:
         return None
     if lora is not None:
-        rows = sum(sum(shape) for name, shape in shapes if _gets_adapter(name, shape, lora))
-        return ADAPTER_BYTES * int(lora.r) * rows
+        return ADAPTER_BYTES * adapter_parameters(folder, lora)
     return (ADAPTER_BYTES if folder.is_adapter else BYTES[precision]) * sum(math.prod(shape) for _, shape in shapes)
+
+
+def adapter_parameters(folder: ModelFolder, lora: LoraSettings) -> int:
+    """Parameters of a fresh adapter, from the shapes of the layers that it goes on."""
+    shapes = tensor_shapes(folder.base)
+    return int(lora.r) * sum(sum(shape) for name, shape in shapes if _gets_adapter(name, shape, lora))
 
 
 def tensor_shapes(folder: Path) -> Iterator[tuple[str, list[int]]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-import transformers
+from lightning_utilities.core.rank_zero import rank_zero_info
+from torch import Tensor
 
 from nashtune.cache import cache_root
 from nashtune.errors import InputError
@@ -17,10 +19,17 @@ from nashtune.interfaces.policy import LogProbEngine, Policy
 from nashtune.interfaces.reference import Reference
 from nashtune.logprobs.head import accumulation_dtype
 from nashtune.models.policy import HFPolicy
+from nashtune.references.cache_files import PartFiles, key_of, read, write
+from nashtune.references.cache_key import everything
 from nashtune.references.live import freeze, hf_policy
-from nashtune.references.scoring import look_up, score_new
-from nashtune.references.store import Entry, file_digest, key_of, read, write
-from nashtune.terminal import rank, with_bar
+from nashtune.references.ranks import everyone, world
+from nashtune.references.scoring import look_up, score_new, windows
+from nashtune.references.store import Sums, no_sums
+from nashtune.references.verification import PER_TOKEN, advice, difference, precision, sample
+from nashtune.terminal import rank
+
+SAMPLED = 4096
+"""Numbers of a weight that tell whether it is still as it was."""
 
 
 class CachedReference(Reference):
@@ -28,7 +37,8 @@ class CachedReference(Reference):
 
     It saves one forward pass in every step and needs no second model while training. The numbers are found by the token
     ids and completion mask of a sequence, so train and validation rows cannot collide. A file is named after everything
-    the numbers depend on: weights, config, adapter, dtype, autocast, attention, engine, data, versions.
+    the numbers depend on (`cache_key.everything`), is shared by all runs for which that is the same, and is believed
+    only after a few sequences were scored again. A run that is killed while it scores goes on where it was.
 
     Args:
         folder: Where the files are kept; None takes `reference` in the product's cache folder.
@@ -39,18 +49,18 @@ class CachedReference(Reference):
     def __init__(self, *, folder: str | None = None) -> None:
         self.folder = Path(folder).expanduser() if folder else cache_root() / "reference"
         self._policy: HFPolicy | None = None
-        self._start: list[float] = []
-        self._entries: dict[bytes, Entry] = {}
+        self._start = ""
+        self._tables: list[Sums] = []
         self._dtype = torch.float32
 
     def attach(self, policy: Policy) -> None:
-        """Remembers the policy and a checksum of its starting weights."""
+        """Remembers the policy and which state its weights are in."""
         self._policy = hf_policy(policy, "cached")
-        self._start = _checksum(self._policy)
-        self._entries = {}
+        self._start = _state(self._policy)
+        self._tables = []
 
     def prepare(self, batches: Iterable[TokenBatch], engine: LogProbEngine, key: str) -> Path:
-        """Reads the log-probs of these batches from disk, or computes and keeps them.
+        """Finds the log-probs of these batches on disk, or computes and keeps them.
 
         Call it before the first step, once for each split.
 
@@ -58,7 +68,7 @@ class CachedReference(Reference):
         part.
 
         Args:
-            batches: Every sequence of the split, in any order; batches of any size.
+            batches: Every sequence of the split, in any order; batches of any size. Gone through more than once.
             engine: The run's engine.
             key: Fingerprint of the split's tokens.
 
@@ -66,52 +76,82 @@ class CachedReference(Reference):
             The cache file.
 
         Raises:
-            InputError: the file is broken or cannot be written, or the data is unpaired.
+            InputError: the file is broken, cannot be written or holds other numbers than the weights give, or the data
+                is unpaired.
         """
         policy = self._attached()
         self._dtype = accumulation_dtype(next(policy.parameters()).dtype)
-        parts = _parts(policy, engine, key)
+        # rank 0 names the file: the others need not read the weights
+        parts = everyone(everything(policy, engine, key, self.folder / "hashes") if rank() == 0 else {})[0]
         file = self.folder / f"{key_of(parts)}.safetensors"
-        # every rank must take the same way: rank 0 looks
-        if _everyone(file.is_file())[0]:
-            self._entries.update(read(file, parts))
-            return file
-        entries: dict[bytes, Entry] = {}
-        for part in _everyone(self._score(batches, engine)):
-            entries.update(part)
-        if rank() == 0:
-            write(file, entries, parts, self._dtype)
-        self._entries.update(entries)
+        if all(everyone(file.is_file())):  # every rank must take the same way
+            sums = read(file, parts)
+            self._verify(sums, file, batches, engine)
+        else:
+            kept = PartFiles(file, parts, owner=f"{rank()}of{world()}")
+            sums = no_sums(self._dtype)
+            for part in everyone(self._score(batches, engine, kept)):
+                sums = sums.merged(part)
+            if rank() == 0:
+                write(file, sums, parts)
+                kept.remove()
+        self._tables.append(sums)
         return file
 
-    def logprobs(self, batch: TokenBatch, engine: LogProbEngine) -> LogProbs:
-        """The kept sums; `token_logp` is empty, because only sums are kept.
+    def recall(self, batch: TokenBatch) -> Tensor:
+        """The kept sums of a batch on the host (N,).
 
         Raises:
             InputError: a sequence was not scored, or its length is another: the data changed since.
         """
         return look_up(
-            self._entries,
+            self._tables,
             batch,
             self._dtype,
             "references: no cached log-prob for row {row}: it was not among the rows scored before training; use the "
             "reference `base`",
         )
 
-    def _score(self, batches: Iterable[TokenBatch], engine: LogProbEngine) -> dict[bytes, Entry]:
-        """This rank's share of the sequences, under the starting weights."""
+    def logprobs(self, batch: TokenBatch, engine: LogProbEngine) -> LogProbs:
+        """As `recall`, where the batch is; `token_logp` is empty, because only sums are kept."""
+        sums = self.recall(batch).to(batch.input_ids.device)
+        return LogProbs(sums=sums, lengths=batch.completion_mask.sum(1), token_logp=sums.new_empty(0))
+
+    def _score(self, batches: Iterable[TokenBatch], engine: LogProbEngine, kept: PartFiles) -> Sums:
+        """This rank's share of the sequences, and what was kept of them before, under the starting weights."""
         policy = self._attached()
+        known = kept.read(self._dtype)
+        if len(known):
+            rank_zero_info(f"note: {len(known)} reference log-probs are there already, of a run that was stopped")
+        if any(everyone(len(known) > 0)):
+            self._verify(known, kept.pattern, batches, engine)
         model, adapter_off = self._starting_model(policy)
-        entries: dict[bytes, Entry] = {}
-        for batch in _share(with_bar(batches, "reference log-probs")):
-            if batch.kind != "pairs":
-                raise InputError(
-                    "references: cached, but unpaired data forms other sequences in every epoch (each prompt meets "
-                    "another example's completion); use the reference `base`"
-                )
-            with model.disable_adapter() if adapter_off else nullcontext():
-                score_new(entries, model, batch, engine, policy.device)
-        return entries
+        done, new = 0, known
+        with model.disable_adapter() if adapter_off else nullcontext():
+            for number, window in enumerate(windows(_share(batches))):
+                if number and len(new):  # the last window's sums go into the whole file
+                    kept.keep(number, new)
+                title = "reference log-probs" + (f", after {done} sequences" if done else "")
+                new = score_new(known, window, model, engine, policy.device, title)
+                known = known.merged(new)
+                done += len(window)
+        return known
+
+    def _verify(self, sums: Sums, file: Path, batches: Iterable[TokenBatch], engine: LogProbEngine) -> None:
+        """Scores a few sequences again; an InputError where the kept numbers are others."""
+        policy = self._attached()
+        if policy.adapter != "fresh" and _state(policy) != self._start:
+            rank_zero_info(
+                f"note: {file.name} is not checked against the model: the weights of a checkpoint are in memory"
+            )
+            return
+        allowed = PER_TOKEN[precision(next(policy.parameters()).dtype, policy.device)]
+        model = policy.loaded()
+        with model.disable_adapter() if policy.adapter == "fresh" else nullcontext():
+            found = difference(sums, sample(batches), model, engine, policy.device, allowed)
+        for problem in everyone(found):  # or one rank would stop and the others wait for it
+            if problem:
+                raise InputError(f"reference cache: {file}: {problem}; {advice(file)}")
 
     def _starting_model(self, policy: HFPolicy) -> tuple[Any, bool]:
         """The starting weights, and whether they are the policy's with its adapter off.
@@ -120,7 +160,7 @@ class CachedReference(Reference):
         """
         if policy.adapter == "fresh":
             return policy.loaded(), True
-        if _checksum(policy) == self._start:
+        if _state(policy) == self._start:
             return policy.loaded(), False
         model = freeze(policy.starting_model().model)
         return model.to(policy.device), False
@@ -131,40 +171,26 @@ class CachedReference(Reference):
         return self._policy
 
 
-def _parts(policy: HFPolicy, engine: LogProbEngine, key: str) -> dict[str, str]:
-    """Everything the numbers depend on. A cache that is found by less hands one model's numbers to another."""
-    device = policy.device.type
-    return {
-        "model": file_digest(policy.folder.weight_files() + policy.folder.config_files()),
-        "adapter": policy.adapter,
-        "dtype": str(next(policy.parameters()).dtype),
-        "autocast": str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else "off",
-        "attention": policy.config.attention,
-        "engine": type(engine).__name__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "data": key,
-    }
+def _state(policy: HFPolicy) -> str:
+    """A hash over some numbers of every trained weight: the same only as long as nothing was trained or restored.
 
-
-def _checksum(policy: HFPolicy) -> list[float]:
-    """Two moments of every trained weight: equal only as long as nothing was trained or restored."""
-    return [
-        number
-        for weight in policy.trainable_state_dict().values()
-        for number in (weight.double().sum().item(), weight.double().square().sum().item())
-    ]
+    A step of an optimiser changes nearly all of them, so some of each say as much as all. Exact, because the hash is of
+    bits: sums would come out in another way on another device.
+    """
+    total = hashlib.sha256()
+    for weight in policy.trainable_state_dict().values():
+        flat = weight.flatten()
+        some = flat[:: max(1, flat.numel() // SAMPLED)].cpu().contiguous()
+        total.update(some.view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
 
 
 def _share(batches: Iterable[TokenBatch]) -> Iterator[TokenBatch]:
-    world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    return (batch for i, batch in enumerate(batches) if i % world == rank())
-
-
-def _everyone(value: Any) -> list[Any]:
-    """The value of every rank."""
-    if not torch.distributed.is_initialized():
-        return [value]
-    values: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(values, value)
-    return values
+    for i, batch in enumerate(batches):
+        if batch.kind != "pairs":  # looked at on every rank, so that all of them stop
+            raise InputError(
+                "references: cached, but unpaired data forms other sequences in every epoch (each prompt meets "
+                "another example's completion); use the reference `base`"
+            )
+        if i % world() == rank():
+            yield batch

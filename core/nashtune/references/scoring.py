@@ -1,73 +1,155 @@
 """Scoring sequences once with a frozen model, and finding their log-probs again by content.
 
+Sequences are read in windows. Within a window, those that are known are left out and the others are sorted by length,
+the answers to one prompt together, so that an engine computes little padding and a shared prompt once. Memory is that
+of a window and of one pass, however many rows there are.
+
 Legend: N = sequences, T = positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from nashtune.data.passes import ACCELERATOR_TOKENS, CPU_TOKENS
 from nashtune.errors import InputError
-from nashtune.interfaces.batch import LogProbs, TokenBatch
+from nashtune.interfaces.batch import TokenBatch
 from nashtune.interfaces.policy import LogProbEngine
 from nashtune.models.mode import frozen_mode
-from nashtune.references.store import Entry, digests
+from nashtune.references.store import Row, Sums, digest, digests, rows_of
+from nashtune.terminal import with_bar
+
+WINDOW_TOKENS = 1 << 18
+"""Tokens of a window: many passes, so that sorting leaves little padding, and few minutes of work for a small model."""
+
+Window = dict[bytes, Row]
+
+
+def windows(batches: Iterable[TokenBatch], tokens: int = WINDOW_TOKENS) -> Iterator[Window]:
+    """The different sequences of batches, so many tokens at a time; which ones depends on the batches alone.
+
+    Args:
+        batches: Of any size and kind.
+        tokens: A window ends with the batch that brings it to this many.
+    """
+    window: Window = {}
+    held = 0
+    for batch in batches:
+        for row in rows_of(batch):
+            name = digest(row)
+            if name not in window:
+                window[name] = row
+                held += len(row[0])
+        if held >= tokens:
+            yield window
+            window, held = {}, 0
+    if window:
+        yield window
 
 
 def score_new(
-    entries: MutableMapping[bytes, Entry], model: Any, batch: TokenBatch, engine: LogProbEngine, device: torch.device
-) -> None:
-    """Adds the sequences of a batch that are not among the entries yet: each is run through the model once.
+    known: Sums, window: Window, model: Any, engine: LogProbEngine, device: torch.device, title: str | None = None
+) -> Sums:
+    """The sums of a window's sequences that are not known yet: each is run through the model once.
 
     One completion may stand in many pairs of a prompt.
 
     Args:
-        entries: Sum and length by the digest of a sequence; grows.
+        known: What needs no scoring.
+        window: Sequences by digest.
         model: A causal LM; it runs without gradient and without dropout.
-        batch: Sequences of any kind.
         engine: The run's engine.
         device: Where the model is.
+        title: Of a progress bar; None shows none.
+
+    Returns:
+        Only the new ones, in the dtype that the engine gives.
     """
-    new: dict[bytes, int] = {}
-    for i, name in enumerate(digests(batch)):
-        if name not in entries:
-            new.setdefault(name, i)
-    if not new:
-        return
-    rows = torch.tensor(list(new.values()), device=batch.input_ids.device)
-    single = TokenBatch(
-        kind="rollouts",
-        input_ids=batch.input_ids[rows],
-        attention_mask=batch.attention_mask[rows],
-        completion_mask=batch.completion_mask[rows],
-        rows=rows,
-    ).to(device)
+    names = list(window)
+    there, _ = known.find(names)
+    names = [name for name, old in zip(names, there, strict=True) if not old]
+    rows = [window[name] for name in names]
+    budget = CPU_TOKENS if device.type == "cpu" else ACCELERATOR_TOKENS
+    picked = list(passes(rows, budget, pads=engine.pads))
+    found: list[tuple[Tensor, Tensor]] = []
     with frozen_mode(model):
-        scored = engine.logprobs(engine.forward(model, single), single)
-    entries.update(zip(new, zip(scored.sums.tolist(), scored.lengths.tolist(), strict=True), strict=True))
+        for numbers in with_bar(picked, title) if title else picked:
+            on_host = _batch([rows[i] for i in numbers])
+            batch = replace(on_host, layout=engine.plan(on_host)).to(device)
+            scored = engine.logprobs(engine.forward(model, batch), batch)
+            found.append((scored.sums, scored.lengths))
+    order = [i for numbers in picked for i in numbers]
+    if not order:
+        return Sums.of([], known.sums[:0], known.lengths[:0])
+    # one transfer for the window: a pass waits for no device
+    sums, lengths = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
+    return Sums.of([names[i] for i in order], sums, lengths)
 
 
-def look_up(entries: Mapping[bytes, Entry], batch: TokenBatch, dtype: torch.dtype, missing: str) -> LogProbs:
-    """The kept sums of a batch (N,); `token_logp` is empty, because only sums are kept.
+def passes(rows: Sequence[Row], budget: int, *, pads: bool) -> Iterator[list[int]]:
+    """Numbers of the rows, in passes of at most `budget` tokens, padding included where the engine pads.
+
+    The longest come first, so that memory that does not suffice shows at once; answers to one prompt are side by side.
+    A row that is longer than the budget is a pass of its own.
+    """
+    groups: dict[bytes, list[int]] = {}
+    for i, (ids, scored) in enumerate(rows):
+        groups.setdefault(ids[: int(scored.argmax())].tobytes(), []).append(i)
+    size = [len(ids) for ids, _ in rows]
+    for group in groups.values():
+        group.sort(key=lambda i: -size[i])
+    picked: list[int] = []
+    for i in (i for group in sorted(groups.values(), key=lambda group: -size[group[0]]) for i in group):
+        sizes = [size[j] for j in (*picked, i)]
+        if picked and (max(sizes) * len(sizes) if pads else sum(sizes)) > budget:
+            yield picked
+            picked = []
+        picked.append(i)
+    if picked:
+        yield picked
+
+
+def look_up(tables: Sequence[Sums], batch: TokenBatch, dtype: torch.dtype, missing: str) -> Tensor:
+    """The kept sums of a batch (N,), on the host.
 
     Args:
-        entries: Sum and length by the digest of a sequence.
-        batch: What is asked for.
+        tables: Where to look, in this order.
+        batch: What is asked for: pairs, examples or rollouts.
         dtype: Of the sums.
         missing: Message for a sequence that is not there or has another length; `{row}` is its row.
 
     Raises:
         InputError: with that message.
     """
-    lengths = batch.completion_mask.sum(1)
-    found: list[float] = []
-    for i, (name, length) in enumerate(zip(digests(batch), lengths.tolist(), strict=True)):
-        entry = entries.get(name)
-        if entry is None or entry[1] != length:
-            raise InputError(missing.format(row=int(batch.rows[i % len(batch)])))
-        found.append(entry[0])
-    sums = torch.tensor(found, dtype=dtype, device=lengths.device)
-    return LogProbs(sums=sums, lengths=lengths, token_logp=sums.new_empty(0))
+    names = digests(batch)
+    found, lengths = np.zeros(len(names)), np.full(len(names), -1)
+    for table in tables:
+        there, place = table.find(names)
+        found[there], lengths[there] = table.sums[place[there]], table.lengths[place[there]]
+    wrong = np.flatnonzero(lengths != batch.completion_mask.sum(1).cpu().numpy())
+    if len(wrong):
+        raise InputError(missing.format(row=int(batch.rows[int(wrong[0]) % len(batch)])))
+    return torch.from_numpy(found).to(dtype)
+
+
+def _batch(rows: Sequence[Row]) -> TokenBatch:
+    width = max(len(ids) for ids, _ in rows)
+    input_ids = torch.zeros((len(rows), width), dtype=torch.long)
+    attention_mask, completion_mask = torch.zeros_like(input_ids), torch.zeros_like(input_ids, dtype=torch.bool)
+    for n, (ids, scored) in enumerate(rows):
+        input_ids[n, : len(ids)] = torch.from_numpy(ids)
+        attention_mask[n, : len(ids)] = 1
+        completion_mask[n, : len(ids)] = torch.from_numpy(scored)
+    return TokenBatch(
+        kind="rollouts",
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        completion_mask=completion_mask,
+        rows=torch.arange(len(rows)),
+    )

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from nashtune.interfaces import Reference, TokenBatch
 from nashtune.interfaces.schedule import START, Anchor
 from nashtune.references.anchored import AnchoredReference, from_tensors, mix, score_rows, to_tensors
-from nashtune.references.store import Entry
+from nashtune.references.store import Sums
 from nashtune.rounds.rows import Rows, collate
 from nashtune.rounds.table import Table
 
-Entries = dict[bytes, Entry]
+Entries = Sums
 
 
 def anchor(

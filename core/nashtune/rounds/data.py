@@ -67,6 +67,11 @@ class GameData(LightningDataModule):
         return self._prompts.tokenizer
 
     @property
+    def batch_tokens(self) -> int | None:
+        """Most positions of a pass, where the run says it."""
+        return self._prompts.batch_tokens
+
+    @property
     def reports(self) -> Mapping[str, Any]:
         """What was read, by split."""
         return self._prompts.reports

@@ -16,6 +16,7 @@ OPTIONS = {
     "prompts_per_round": "data.prompts_per_round: {saved} there, {now} here",
     "labels": "data.labels: {saved} there, {now} here",
     "batch_size": "data.batch_size: {saved} there, {now} here",
+    "batch_tokens": "data.batch_tokens: {saved} there, {now} here",
     "accumulate": "trainer.accumulate_grad_batches: {saved} there, {now} here",
     "epochs": "trainer.max_epochs (passes over the rows of each update): {saved} there, {now} here",
     "precision": "trainer.precision: {saved} there, {now} here",

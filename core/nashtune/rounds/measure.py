@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from nashtune.data.passes import counted, pass_tokens, split
 from nashtune.interfaces import Reference, TokenBatch
 from nashtune.models.mode import frozen_mode
 from nashtune.rounds.rows import RolloutRow, collate
@@ -54,18 +55,21 @@ def _measure(table: Table, rows: Sequence[RolloutRow], references: Mapping[str, 
     found: dict[str, dict[int, Tensor]] = {}
     with torch.no_grad(), table.autocast(), frozen_mode(table.policy):
         for picked in _micro_batches(table, len(rows)):
-            batch = collate(rows, picked).to(table.policy.device)
-            sizes = [len(rows[i].token_ids) for i in picked]
-            for name, values in _of_batch(table, batch, references).items():
-                parts = torch.split(values.float().cpu(), 1 if name == END else sizes)
-                found.setdefault(name, {}).update(zip(picked, parts, strict=True))
+            batch = collate(rows, picked)
+            for one in split(batch, table.engine, pass_tokens(table.batch_tokens, batch, table.policy.device)):
+                numbers = one.rows.tolist()
+                sizes = [len(rows[i].token_ids) for i in numbers]
+                on_device = counted(one, table.engine, {}).to(table.policy.device)
+                for name, values in _of_batch(table, on_device, references).items():
+                    parts = torch.split(values.float().cpu(), 1 if name == END else sizes)
+                    found.setdefault(name, {}).update(zip(numbers, parts, strict=True))
             table.progress.advance(len(picked))
     table.progress.done(f"{len(rows)} rollouts, {time.perf_counter() - began:.1f} s")
     return {name: torch.cat([parts[i] for i in range(len(rows))]) for name, parts in found.items()}
 
 
 def _micro_batches(table: Table, count: int) -> list[tuple[int, ...]]:
-    """Those of the update's first pass: in others, bf16 gives other log-probs, and no first ratio would be 1."""
+    """Those of the update's first epoch: in others, bf16 gives other log-probs, and no first ratio would be 1."""
     assert table.order is not None, "only games whose updates are known are measured"
     order = table.order(count)
     first_pass = (order.rows(index) for index in range(order.steps_per_epoch * order.accumulate))

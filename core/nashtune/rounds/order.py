@@ -51,7 +51,7 @@ class WindowOrder:
         each, larger = divmod(last - first, self.accumulate)
         place = index % self.accumulate
         start = first + place * each + min(place, larger)
-        return permutation(self.size, self.seed, epoch)[start : start + each + (place < larger)]
+        return tuple(permutation(self.size, self.seed, epoch)[start : start + each + (place < larger)].tolist())
 
     def window_size(self, index: int) -> int:
         """Rows of the optimiser step that a micro-batch belongs to."""

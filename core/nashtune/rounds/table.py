@@ -43,7 +43,8 @@ class Table:
         progress: Who shows it.
         seed: The run's.
         soft_labels: Whether the loss gets P(y_w > y_l) instead of a certain label.
-        batch_size: Sequences of a scoring pass.
+        batch_size: Rows of a micro-batch.
+        batch_tokens: Most positions of a forward pass, where the run says it.
         autocast: The precision context that training steps run under.
         judged_by_scores: Whether the schedule trains on rewards of single completions.
         prepare: Makes an update's rollouts ready for training; None where the loss computes everything itself.
@@ -67,6 +68,7 @@ class Table:
     seed: int
     soft_labels: bool
     batch_size: int
+    batch_tokens: int | None
     autocast: Callable[[], AbstractContextManager[Any]]
     judged_by_scores: bool = False
     prepare: Callable[[Sequence[RolloutRow], int], list[RolloutRow]] | None = None

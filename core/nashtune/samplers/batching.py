@@ -57,6 +57,18 @@ def batches(lengths: Sequence[int], new_tokens: int, budget: int) -> Iterator[li
         start += rows
 
 
+def compacted(alive: Sequence[int]) -> list[int]:
+    """Which slot each of the first `len(alive)` slots is filled from, when only `alive` ones (ascending) go on.
+
+    A slot that goes on and lies among the first stays where it is; the others fill the gaps.
+    """
+    order = list(range(len(alive)))
+    gaps = sorted(set(order).difference(alive))
+    for gap, source in zip(gaps, (slot for slot in alive if slot >= len(alive)), strict=True):
+        order[gap] = source
+    return order
+
+
 def left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Token ids (R, T) with `pad` before the shorter prompts, and a mask (R, T) that is 0 on it."""
     width = max(map(len, prompts))

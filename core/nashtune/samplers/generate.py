@@ -1,32 +1,28 @@
-"""What samplers of a live model share: arguments, decoding with Hugging Face `generate`, where completions end.
-
-Legend: R = rows of a batch, T = positions of the padded prompts.
-"""
+"""What samplers of a live model share: arguments, batches, noise, and what becomes a completion."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveInt
-from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from nashtune.errors import InputError
 from nashtune.interfaces.sampler import Completion, Sampler, Surroundings
 from nashtune.interfaces.schedule import Role
-from nashtune.logprobs.head import base_model
 from nashtune.models.mode import frozen_mode
 from nashtune.models.policy import HFPolicy
-from nashtune.samplers.batching import batches, check_fits, left_padded, positions
-from nashtune.samplers.noise import GumbelMax, stream_seed
-from nashtune.samplers.stops import StopStrings, check_stop, eos_tokens
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from nashtune.samplers.batching import batches, check_fits
+from nashtune.samplers.decode import Settings, decode
+from nashtune.samplers.decode_casts import kept_casts
+from nashtune.samplers.decode_generate import decode_generate
+from nashtune.samplers.decode_model import Runner, Start
+from nashtune.samplers.decode_support import obstacle
+from nashtune.samplers.noise import stream_seed, uniforms
+from nashtune.samplers.stops import Ends, check_stop, eos_tokens
 
 Request = tuple[int, int]  # (prompt, k)
 
@@ -114,11 +110,11 @@ class LiveSampler(Sampler):
         )
         requests = [(i, k) for i in range(len(prompts)) for k in range(n)]
         drawn: dict[Request, Completion] = {}
-        with _sampling_mode(model):
+        with frozen_mode(model):
             for places in batches([len(prompts[i]) for i, _ in requests], self.max_new_tokens, self.batch_tokens):
                 batch = [requests[place] for place in places]
-                noise = self._noise([stream_seed(seed, round, numbers[i], k) for i, k in batch], model.device)
-                drawn.update(zip(batch, self._draw(model, prompts, batch, noise, weight), strict=True))
+                seeds = [stream_seed(seed, round, numbers[i], k) for i, k in batch]
+                drawn.update(zip(batch, self._draw(model, prompts, batch, seeds, weight), strict=True))
         for i, k in drawn:
             if not all(map(math.isfinite, drawn[i, k].token_logp)):
                 raise InputError(
@@ -131,9 +127,9 @@ class LiveSampler(Sampler):
     def _weight(self, reference_weight: float | None) -> float:
         """Weight of the starting policy in the mixture to draw from."""
 
-    def _mixing(self, mask_RT: Tensor, weight: float) -> list[Any]:
-        """Logits processors that come before temperature and noise."""
-        return []
+    def _start(self, weight: float, device: torch.device) -> Start | None:
+        """The starting policy, where it has a weight."""
+        return None
 
     def _model(self) -> Any:
         if self._surroundings is None:
@@ -143,69 +139,40 @@ class LiveSampler(Sampler):
             raise TypeError(f"a sampler decodes a language model, not {type(policy).__name__}")
         return policy.loaded()
 
-    def _noise(self, seeds: Sequence[int], device: torch.device) -> GumbelMax:
-        return GumbelMax(self.temperature, seeds, device, self.top_p)
-
     def _draw(
         self,
         model: Any,
         prompts: Sequence[Sequence[int]],
         batch: Sequence[Request],
-        noise: GumbelMax,
+        seeds: Sequence[int],
         weight: float,
     ) -> Iterator[Completion]:
-        ids_RT, mask_RT = left_padded([prompts[i] for i, _ in batch], self._pad, model.device)
-        width = ids_RT.shape[1]
-        strings = [StopStrings(self._tokenizer, self.stop, width, len(batch))] if self.stop else []
-        out = model.generate(
-            input_ids=ids_RT,
-            attention_mask=mask_RT,
-            **positions(model, mask_RT),
-            generation_config=GenerationConfig(
-                do_sample=False,
-                max_new_tokens=self.max_new_tokens,
-                eos_token_id=list(self._eos),
-                pad_token_id=self._pad,
-                use_cache=True,
-            ),
-            logits_processor=LogitsProcessorList([*self._mixing(mask_RT, weight), noise]),
-            stopping_criteria=StoppingCriteriaList(strings),
+        assert self._surroundings is not None
+        uniform_RM = uniforms(seeds, self.max_new_tokens).to(model.device)
+        settings = Settings(
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            ends=Ends(self._eos, self.stop, self._surroundings.tokenizer),
+            weight=weight,
+            pad=self._pad,
         )
-        ended = strings[0].lengths if strings else [None] * len(batch)
-        logp = torch.stack(noise.logp, dim=1).tolist()
-        kept = torch.stack(noise.kept, dim=1).tolist() if noise.kept else [[]] * len(batch)
-        rows = zip(batch, out[:, width:].tolist(), logp, kept, ended, strict=True)
-        for (i, k), tokens, logp_row, kept_row, by_string in rows:
-            by_eos = next((at + 1 for at, token in enumerate(tokens) if token in self._eos), None)
-            ends = [length for length in (by_eos, by_string) if length is not None]
-            length = min(ends, default=len(tokens))
+        places: dict[tuple[int, ...], int] = {}  # prompts that are equal are computed once
+        prompt_of_row = [places.setdefault(tuple(prompts[i]), len(places)) for i, _ in batch]
+        start = self._start(weight, model.device)
+        with kept_casts([model, *([start[0]] if start else [])]):
+            if obstacle(model, prompts[batch[0][0]]):
+                rows = decode_generate(model, start, list(places), prompt_of_row, uniform_RM, settings)
+            else:
+                runners = [Runner(model), *([Runner(*start)] if start else [])]
+                rows = decode(runners, list(places), prompt_of_row, uniform_RM, settings)
+        for (i, k), row in zip(batch, rows, strict=True):
             yield Completion(
                 prompt=i,
                 k=k,
-                token_ids=tuple(tokens[:length]),
-                token_logp=tuple(logp_row[:length]),
-                finish="stop" if ends else "length",
-                kept_mass=tuple(kept_row[:length]),
+                token_ids=tuple(row.tokens),
+                token_logp=tuple(row.logp),
+                finish="stop" if row.stopped else "length",
+                kept_mass=tuple(row.kept),
                 version=self._version,
             )
-
-    @property
-    def _tokenizer(self) -> Any:
-        assert self._surroundings is not None
-        return self._surroundings.tokenizer
-
-
-@contextmanager
-def _sampling_mode(model: Any) -> Iterator[None]:
-    """Evaluation mode, and generation settings that say nothing: `generate` fills its own from them otherwise."""
-    # a PEFT model hands its settings down to the model inside and leaves them there
-    holders = [model, *([base_model(model)] if hasattr(model, "get_base_model") else [])]
-    kept = [(holder, holder.generation_config) for holder in holders]
-    for holder in holders:
-        holder.generation_config = GenerationConfig()
-    try:
-        with frozen_mode(model):
-            yield
-    finally:
-        for holder, settings in kept:
-            holder.generation_config = settings

@@ -1,30 +1,22 @@
 """Sampler `mixture`: Nash-MD's geometric mixture of the policy with the starting policy, token by token.
 
 Munos et al., Nash Learning from Human Feedback, arXiv:2312.00886, section 7.
-
-Legend: R = rows of a batch, T = positions, V = vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from contextlib import nullcontext
+from typing import ClassVar
 
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveInt
-from torch import Tensor
-from transformers import LogitsProcessor
 
 from nashtune.errors import InputError
 from nashtune.interfaces.sampler import Surroundings
-from nashtune.logprobs.head import base_model
 from nashtune.models.policy import HFPolicy
 from nashtune.references.live import freeze
-from nashtune.samplers.batching import positions
+from nashtune.samplers.decode_model import Start
 from nashtune.samplers.generate import LiveSampler
-
-Start = tuple[Any, Callable[[], AbstractContextManager[Any]]]
 
 
 class MixtureSampler(LiveSampler):
@@ -94,58 +86,14 @@ class MixtureSampler(LiveSampler):
             raise InputError(f"sampler: the weight of the starting policy is {asked:g}; it must lie in [0, 1]")
         return asked
 
-    def _mixing(self, mask_RT: Tensor, weight: float) -> list[Any]:
+    def _start(self, weight: float, device: torch.device) -> Start | None:
         if weight == 0:
-            return []
+            return None
         assert self._surroundings is not None and self._surroundings.start_logits is not None
         model, context = self._surroundings.start_logits
-        if next(model.parameters()).device != mask_RT.device:
-            model.to(mask_RT.device)  # a frozen copy stays where it was made until it is used
-        return [MixWithStart((model, context), weight, mask_RT)]
-
-
-class MixWithStart(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped here
-    """Runs the starting policy beside the model that is decoded, and mixes the logits of the two.
-
-    Args:
-        start: Model to call, and a context manager factory under which it is the starting policy.
-        weight: Of the starting policy, in (0, 1].
-        mask_RT: 1 on the tokens of the prompts, 0 on the padding before them.
-    """
-
-    def __init__(self, start: Start, weight: float, mask_RT: Tensor) -> None:
-        self._model, self._context = start
-        self._weight = weight
-        self._mask = mask_RT
-        self._cache: Any = None
-        # the prompts' other logits are never read, and in a large vocabulary they are what fills the memory
-        self._few = {"logits_to_keep": 1} if base_model(self._model)._supports_logits_to_keep() else {}
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Mixed logits (R, V); `scores` are the policy's."""
-        new = input_ids if self._cache is None else input_ids[:, -1:]
-        grown = input_ids.shape[1] - self._mask.shape[1]
-        self._mask = torch.nn.functional.pad(self._mask, (0, grown), value=1)
-        place = {name: value[:, -new.shape[1] :] for name, value in positions(self._model, self._mask).items()}
-        with self._context():
-            out = self._model(
-                input_ids=new,
-                attention_mask=self._mask,
-                past_key_values=self._cache,
-                use_cache=True,
-                **place,
-                **self._few,
-            )
-        self._cache = getattr(out, "past_key_values", None)
-        if self._cache is None:
-            raise InputError(f"sampler: `mixture` needs a key-value cache, and {type(self._model).__name__} has none")
-        return mix_logits(scores, out.logits[:, -1].to(scores.dtype), self._weight)
-
-
-def mix_logits(policy: Tensor, start: Tensor, weight: float) -> Tensor:
-    """Logits (1 - w) policy + w start (..., V) of the normalised policy^(1-w) start^w; added constants cancel."""
-    # not one formula: 0 * -inf, where a model rules a token out, is NaN
-    return policy if weight == 0 else start if weight == 1 else (1 - weight) * policy + weight * start
+        if next(model.parameters()).device != device:
+            model.to(device)  # a frozen copy stays where it was made until it is used
+        return model, context
 
 
 def start_logits(policy: HFPolicy) -> Start:

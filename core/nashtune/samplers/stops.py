@@ -5,49 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-from transformers import StoppingCriteria
-
 from nashtune.errors import InputError
 
 # a token may carry nothing but a part of a character, or a space that decoding drops at the beginning of a text
 SLACK = 4
 
 
-class StopStrings(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped here
-    """Ends a row after the token that completes a stop string. What stands in the prompt does not count.
+class Ends:
+    """Says after which token a completion ends. What stands in the prompt does not count.
 
     Special tokens count as their text, so `<|user|>` can be a stop string.
 
     Args:
+        eos: Tokens that end a completion.
+        stop: Strings that end it, after the token that completes one.
         tokenizer: Decodes.
-        stop: The strings.
-        width: Tokens of the padded prompts, where completions begin.
-        rows: Of the batch.
-
-    Attributes:
-        lengths: For each row, tokens of the completion up to and with the one that completed a stop string; None as
-            long as there was none.
     """
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str], width: int, rows: int) -> None:
+    def __init__(self, eos: Sequence[int], stop: Sequence[str], tokenizer: Any) -> None:
+        self.eos = tuple(eos)
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
-        self._width = width
         # each token of a match but those of the slack adds a byte of UTF-8 at least: what is further back cannot matter
-        self._window = max(len(text.encode()) for text in stop) + SLACK
-        self.lengths: list[int | None] = [None] * rows
+        self._window = max((len(text.encode()) for text in stop), default=0) + SLACK
 
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        """Whether each row has ended (R,)."""
-        begin = max(self._width, input_ids.shape[1] - self._window)
-        for row, tail in enumerate(input_ids[:, begin:].tolist()):
-            if self.lengths[row] is None and self._complete(tail):
-                self.lengths[row] = input_ids.shape[1] - self._width
-        return torch.tensor([length is not None for length in self.lengths], device=input_ids.device)
-
-    def _complete(self, tail: list[int]) -> bool:
+    def ended(self, tokens: Sequence[int]) -> bool:
+        """Whether a completion that had not ended before does so with its last token."""
+        if tokens[-1] in self.eos:
+            return True
+        if not self._stop:
+            return False
+        tail = list(tokens[-self._window :])
         text = self._tokenizer.decode(tail, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return any(stop in text for stop in self._stop)
 

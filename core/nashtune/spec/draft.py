@@ -54,7 +54,8 @@ class Draft:
                 self.put(part)
         elif section == "name" or (section not in COMPONENTS and len(path) == 2):
             if path == ("optimizer", "name"):
-                self._drop(("optimizer", "betas"))  # which only one of the optimisers reads
+                for key in ("betas", "rounding"):  # which not every optimiser reads
+                    self._drop(("optimizer", key))
             self.leaves[path] = Leaf(value, where)
         elif section not in COMPONENTS:
             expected = f"--spec.{section}.KEY" if where.startswith("--") else "a mapping"

@@ -80,18 +80,21 @@ class OptimizerSpec:
     """Optimiser and learning-rate schedule.
 
     Args:
-        name: `adamw` or `rmsprop`.
+        name: `adamw` (one fused kernel), `adamw_8bit` (moments in 8 bits, with the library bitsandbytes) or `rmsprop`.
         lr: Peak learning rate, > 0.
         weight_decay: Decoupled for adamw, L2 for rmsprop, >= 0.
         betas: Moment decay rates of adamw, each in [0, 1).
+        rounding: How adamw rounds weights that are kept in bf16 (`policy.precision: bf16`): to the `nearest`, where small
+            updates are lost, or `stochastic`, up or down by chance so that the mean is exact.
         warmup: Linear warm-up: below 1 a share of the run's optimiser steps, from 1 on a number of steps.
         decay: After the warm-up: `constant`, or to 0 at the end of the run, `linear` or `cosine`.
     """
 
-    name: Literal["adamw", "rmsprop"] = "adamw"
+    name: Literal["adamw", "adamw_8bit", "rmsprop"] = "adamw"
     lr: PositiveFloat = 5e-7
     weight_decay: NonNegativeFloat = 0.0
     betas: tuple[NonNegativeFloat, NonNegativeFloat] = (0.9, 0.999)
+    rounding: Literal["nearest", "stochastic"] = "nearest"
     warmup: NonNegativeFloat = 0.1
     decay: Literal["constant", "linear", "cosine"] = "constant"
 
@@ -111,8 +114,9 @@ class OptimizerSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Its fields as plain data, without those that this optimiser does not read."""
-        betas = {"betas": list(self.betas)} if self.name == "adamw" else {}
-        return {**{key: value for key, value in vars(self).items() if key != "betas"}, **betas}
+        unread = {"adamw": (), "adamw_8bit": ("rounding",), "rmsprop": ("betas", "rounding")}[self.name]
+        values = {**vars(self), "betas": list(self.betas)}
+        return {key: value for key, value in values.items() if key not in unread}
 
 
 @dataclass(frozen=True)

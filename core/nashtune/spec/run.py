@@ -23,7 +23,7 @@ RUN_SECTIONS: dict[str, str] = {
     "data": "Training and held-out rows.",
     "trainer": "Lightning's Trainer.",
     "samples": "Answers that a run samples for its report.",
-    "engine": "Log-prob engine: tiled or dense.",
+    "engine": "Log-prob engine: auto, shared, packed, tiled or dense.",
     "seed_everything": "Seed of the run.",
     "run_dir": "Folder of the run.",
     "save_every": "Optimiser steps between checkpoints.",

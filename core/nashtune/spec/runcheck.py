@@ -13,13 +13,17 @@ from nashtune.spec.findings import Collector
 from nashtune.spec.gamerules import attribute, is_game
 from nashtune.spec.games import check_game, unanswered
 from nashtune.spec.model import Spec
+from nashtune.spec.optimizerrules import optimizer_problem
 from nashtune.spec.plan import Plan
 from nashtune.spec.run import Runs
 from nashtune.spec.runoptions import check_settings
 from nashtune.spec.runplan import check_epochs, lora_of, plan_run, warmup_notes
 from nashtune.spec.settings import where_and_what
+from nashtune.spec.types import Typed
 
 if TYPE_CHECKING:
+    from nashtune.memory.lengths import Measure
+    from nashtune.memory.run import Memory
     from nashtune.models.locate import ModelFolder
 
 NAMES = {"ranked": "ranked lists"}
@@ -34,10 +38,12 @@ class Checked:
     Args:
         notes: What was found to be right, in sentences: rows, steps, and what cannot be known here.
         plan: Of a game, where its rows are known.
+        memory: Of an offline run, where rows, model and tokenizer are known.
     """
 
     notes: list[str] = field(default_factory=list)
     plan: Plan | None = None
+    memory: Memory | None = None
 
 
 def check_run(spec: Spec, runs: Runs) -> Checked:
@@ -49,13 +55,13 @@ def check_run(spec: Spec, runs: Runs) -> Checked:
     options = check_settings(runs)
     found = Collector()
     notes: list[str] = []
-    declared = folder = plan = None
+    declared = folder = plan = memory = None
     with found.catch():
         declared = check_game(spec)
     if question := unanswered(spec):
         found.add(question)
     kind: DataKind = "prompts" if is_game(spec) else attribute(spec.loss, "rows", "pairs")
-    rows = _rows(spec, kind, options["data"], runs, found, notes)
+    rows, measure = _rows(spec, kind, options["data"], runs, found, notes)
     with found.catch():
         folder, note = _model(spec, options["policy"], options["data"], runs)
         notes.append(note)
@@ -81,22 +87,28 @@ def check_run(spec: Spec, runs: Runs) -> Checked:
                 min(options["samples"]["prompts"], rows.get("validation", 0)),
             )
             notes += [*plan.lines(), *warmup_notes(spec, declared, plan)]
+    if problem := _optimizer_problem(spec, options["policy"], folder):
+        found.add(problem)
     found.close()
+    if folder is not None and measure is not None:
+        memory = _memory(spec, kind, measure, folder, options, runs)
+        notes += memory.lines() if memory is not None else ["memory: not predicted for this model and tokenizer"]
     if "train" in rows:
         notes.append("note: lengths in tokens are checked when the run starts, before the model loads")
-    return Checked(notes, plan)
+    return Checked(notes, plan, memory)
 
 
 def _rows(
     spec: Spec, kind: DataKind, data: Mapping[str, Any], runs: Runs, found: Collector, notes: list[str]
-) -> dict[str, int]:
-    """Number of rows of each split that could be read."""
+) -> tuple[dict[str, int], Measure | None]:
+    """Number of rows of each split that could be read, and the sizes of the training rows."""
     from nashtune.data.prompts import read_prompts
-    from nashtune.data.rows import read_rows
+    from nashtune.data.rows import RowSet, stream_rows
+    from nashtune.memory.lengths import Measure
 
     if data["train"] is None:
         found.add(f"{runs.where('data')}: data.train is missing; give a file, for example --data.train pairs.jsonl")
-    counts = {}
+    counts, measure = {}, None
     for split in SPLITS:
         source = data[split]
         if source is None:
@@ -110,11 +122,37 @@ def _rows(
                 counts[split] = len(read.rows)
             else:
                 margin = attribute(spec.loss, "uses_margin", False)
-                read = read_rows(source, kind, data["labels"], data["ranked_pairs"], data["limit"], uses_margin=margin)
+                read, sizes = RowSet(source=source, kind=kind), Measure()
+                for row in stream_rows(
+                    read, data["labels"], data["ranked_pairs"], data["limit"], uses_margin=margin
+                ):
+                    sizes.add(row)
                 counts[split] = read.training_rows
+                measure = sizes if split == "train" else measure
             notes.append(f"data.{split}: {counts[split]} {NAMES.get(kind, kind)} from {source}")
             notes += [f"data.{split}: {note}" for note in read.notes()]
-    return counts
+    return counts, measure
+
+
+def _memory(
+    spec: Spec, kind: DataKind, measure: Measure, folder: ModelFolder, options: Mapping[str, Any], runs: Runs
+) -> Memory | None:
+    """The predicted peak, where model and tokenizer say enough."""
+    from nashtune.memory.run import memory_of
+
+    lengths = measure.lengths(folder, chat=options["data"]["template"] == "chat")
+    if lengths is None:
+        return None
+    given = {name: runs.data.get(name) for name in ("engine", "seed_everything")}
+    plain = {name: value.value if isinstance(value, Typed) else value for name, value in given.items()}
+    return memory_of(spec, kind, lengths, folder, options, engine=plain["engine"], seed=int(plain["seed_everything"] or 0))
+
+
+def _optimizer_problem(spec: Spec, policy: Mapping[str, Any], folder: ModelFolder | None) -> str | None:
+    """What optimiser and precision make impossible."""
+    adapter = policy["lora"] is not None or (folder is not None and folder.is_adapter)
+    head_alone = spec.head is not None and spec.head.trunk == "frozen"
+    return optimizer_problem(spec.optimizer, precision=policy["precision"], trains_weights=not (adapter or head_alone))
 
 
 def _model(

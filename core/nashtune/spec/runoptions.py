@@ -24,7 +24,7 @@ SECTION_CLASSES = {
     "samples": "nashtune.training.samples:SampleSettings",
 }
 SINGLE = {
-    "engine": "Literal['tiled', 'dense']",
+    "engine": "Literal['auto', 'shared', 'packed', 'tiled', 'dense']",
     "seed_everything": "bool | NonNegativeInt",
     "run_dir": "str | None",
     "save_every": "PositiveInt",

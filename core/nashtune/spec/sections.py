@@ -76,6 +76,7 @@ def read_optimizer(draft: Draft, source: str, found: Collector) -> OptimizerSpec
         found.add(
             f"{leaves['betas'].where}: optimizer.betas: expected two numbers >= 0 and < 1, found {describe(betas)}"
         )
-    if values["name"] != "adamw" and "betas" in leaves:
-        found.add(f"{leaves['betas'].where}: optimizer.betas is not read by {values['name']}; remove it")
-    return OptimizerSpec(**{**values, "betas": betas})
+    spec = OptimizerSpec(**{**values, "betas": betas})
+    for key in leaves.keys() - spec.to_dict().keys():
+        found.add(f"{leaves[key].where}: optimizer.{key} is not read by {spec.name}; remove it")
+    return spec

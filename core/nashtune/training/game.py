@@ -114,6 +114,7 @@ class Game:
                 "prompts_per_round": self._prompts.prompts_per_round,
                 "labels": self._prompts.labels,
                 "batch_size": self._prompts.batch_size,
+                "batch_tokens": self._prompts.batch_tokens,
                 "accumulate": self._accumulate,
                 "epochs": self._epochs,
                 **self._settings,
@@ -157,6 +158,7 @@ class Game:
             seed=self._seed,
             soft_labels=self._prompts.labels == "soft",
             batch_size=self._prompts.eval_batch_size,
+            batch_tokens=self._prompts.batch_tokens,
             autocast=trainer.precision_plugin.forward_context,
             judged_by_scores=module.schedule.scores,
         )

@@ -21,10 +21,12 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor
 
+from nashtune.data.passes import counted, pass_tokens, split
 from nashtune.errors import InputError
 from nashtune.evaluation.metrics import COMPARED, Means
 from nashtune.evaluation.reward_scores import HeldOut, HeldOutScores
 from nashtune.interfaces import Schedule, TokenBatch
+from nashtune.interfaces.kl import watches
 from nashtune.interfaces.schedule import Anchor
 from nashtune.logprobs import EngineName
 from nashtune.models.critic import make_critic
@@ -34,9 +36,10 @@ from nashtune.models.reward_policy import RewardPolicy
 from nashtune.references.anchored import AnchoredReference
 from nashtune.spec.gamerules import attribute
 from nashtune.spec.resolve import build, resolve
+from nashtune.training.finite import FiniteGuard
 from nashtune.training.objective import Objective
 from nashtune.training.optimizer import LearningRate, configure
-from nashtune.training.refusals import refuse_non_finite, refuse_non_finite_gradient, refuse_other_schedules
+from nashtune.training.refusals import refuse_other_schedules
 
 if TYPE_CHECKING:
     from nashtune.data.module import PreferenceData
@@ -49,10 +52,10 @@ class AlignmentModule(LightningModule):
     Args:
         spec: A resolved spec in its plain short form (`Spec.to_dict()`): it goes into checkpoints as it is.
         policy: The fields of `PolicyConfig`.
-        engine: Log-prob engine: "tiled" or "dense".
+        engine: Log-prob engine; "auto" takes "shared" where the policy can be packed, else "tiled".
     """
 
-    def __init__(self, spec: dict[str, Any], policy: dict[str, Any], engine: EngineName = "tiled") -> None:
+    def __init__(self, spec: dict[str, Any], policy: dict[str, Any], engine: EngineName = "auto") -> None:
         super().__init__()
         self.save_hyperparameters()
         self.spec = resolve(spec)
@@ -70,6 +73,7 @@ class AlignmentModule(LightningModule):
             refuse_other_schedules(self.schedule, self.spec.schedule.name)
         self.rate = LearningRate(self.spec.optimizer, 1)
         self.planned_steps: int | None = None  # of a game, at most; an offline run knows its steps from its rows
+        self._finite = FiniteGuard()
         self._window = Means()
         self._evaluation = Means()
         judges = self.loss.reads == "scores" or self.loss.rows == "comparisons"
@@ -96,6 +100,7 @@ class AlignmentModule(LightningModule):
         if self.policy.is_loaded:
             return
         self.policy.load()
+        self.engine.attach(self.policy.loaded())
         if self.loss.uses_values:
             self.policy.critic = make_critic(self.loss.critic_init, self.policy, self.oracle_model)
         anchors = any(isinstance(phase, Anchor) for one in self.schedule.rounds() for phase in one.phases)
@@ -163,47 +168,91 @@ class AlignmentModule(LightningModule):
             raise InputError("trainer.max_epochs: the run has no end; set trainer.max_epochs or trainer.max_steps")
         return min(limits)
 
-    def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
-        """The micro-batch's share of the objective."""
+    @property
+    def _reads_each_step(self) -> bool:
+        """Whether looking at numbers costs nothing: on a CPU. Elsewhere the host looks once per logging interval."""
+        return self.device.type == "cpu"
+
+    def on_before_batch_transfer(self, batch: TokenBatch, dataloader_idx: int) -> list[TokenBatch]:
+        """On the host: the batch in passes that fit into memory, counted, with what references remember of them."""
+        budget = None if self.trainer.predicting else pass_tokens(self.data.batch_tokens, batch, self.device)
+        if isinstance(self.policy, RewardPolicy):
+            batch = replace(batch, trunk=self.policy.recall(batch))
+        return [counted(one, self.engine, self.references) for one in split(batch, self.engine, budget)]
+
+    def transfer_batch_to_device(
+        self, batch: list[TokenBatch], device: torch.device, dataloader_idx: int
+    ) -> list[TokenBatch]:
+        """Without waiting for the device."""
+        return [one.to(device, non_blocking=device.type != "cpu") for one in batch]
+
+    def training_step(self, batch: list[TokenBatch], batch_idx: int) -> Tensor:
+        """The micro-batch's share of the objective: of its last pass, after the backward of those before."""
+        accumulate = self.trainer.accumulate_grad_batches
+        window = self.data.window_size(batch_idx, accumulate)
+        counts = window < float("inf")  # else a borrowed row, which only keeps the ranks in step
+        if counts and self.loss.mean_over == "tokens":
+            window = float(cast("GameData", self.data).window_tokens())
+        # Lightning divides by `accumulate` and DDP averages over ranks: undo both, the window is the true count.
+        factor = accumulate * self.trainer.world_size / window
+        for one in batch[:-1]:
+            part = self._pass(one, counts) * (factor / accumulate)
+            with torch.autocast(self.device.type, enabled=False):  # as Lightning's own backward, outside of it
+                self.trainer.strategy.backward(part, None)
+        return self._pass(batch[-1], counts) * factor
+
+    def _pass(self, batch: TokenBatch, counts: bool) -> Tensor:
+        """Sum of the losses of a pass; takes note of what is logged."""
         if self.spec.head is not None and self.spec.head.own_order:
             share = member_share(batch.rows, self.spec.head.members, torch.initial_seed(), self.trainer.current_epoch)
             batch = replace(batch, share=share)
         output = self.objective.evaluate(batch)
-        refuse_non_finite(output, batch, self.trainer.global_step, lambda row: self.data.where("train", row))
-        accumulate = self.trainer.accumulate_grad_batches
-        window = self.data.window_size(batch_idx, accumulate)
-        tokens = int(batch.completion_mask.sum()) if self.loss.mean_over == "tokens" else None
-        if window < float("inf"):
+        self._finite.see_loss(output, batch, self.trainer.global_step, lambda row: self.data.where("train", row))
+        if self._reads_each_step:
+            self._finite.look()
+        if counts:
+            assert batch.layout is not None
+            tokens = batch.layout.num_targets if self.loss.mean_over == "tokens" else None
             self._window.update(output, len(batch), kind=batch.kind, p_chosen=batch.p_chosen, tokens=tokens)
-            if tokens is not None:
-                window = float(cast("GameData", self.data).window_tokens())
-        # Lightning divides by `accumulate` and DDP averages over ranks: undo both, the window is the true count.
-        return output.values.sum() * (accumulate * self.trainer.world_size / window)
+        return output.values.sum()
+
+    def optimizer_zero_grad(self, *args: Any) -> None:
+        """Nothing: Lightning would do it between `training_step` and its own backward, and drop earlier passes.
+
+        `optimizer_step` does it when the step is over, so that no gradient lies in memory during the next forward.
+        """
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """One optimiser step; then the KL controller sees what happened over all of its pairs.
 
         What happened is logged here and not by `self.log`, which writes after callbacks have saved: a kill in between
-        would lose the row.
+        would lose the row. On an accelerator the host reads it at the logging interval only, and waits for the device
+        nowhere else.
         """
         rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         super().optimizer_step(*args, **kwargs)
-        means = self._window.compute_and_reset()
-        if self.kl is not None and not (self.is_game and self.schedule.scores):
-            self.kl.observe(means)
-        collected = self._observe_round()
+        self.trainer.optimizers[0].zero_grad(set_to_none=True)
+        first, last = cast("GameData", self.data).ends_of_update() if self.is_game else (False, False)
+        if self.kl is not None and not (self.is_game and self.schedule.scores) and watches(self.kl):
+            self.kl.observe(self._window.tensors())
         step = self.trainer.global_step + 1  # Lightning counts this step after the hook
-        if collected or step % cast(Any, self.trainer).log_every_n_steps == 0:
+        logs = step % cast(Any, self.trainer).log_every_n_steps == 0
+        self._step_metrics = {}
+        if not (logs or first or last or self._reads_each_step):
+            self._window.reset()
+            return
+        self._finite.look()
+        self._step_metrics = means = self._window.compute_and_reset()
+        collected = self._observe_round(first, last)
+        if logs or collected:
             row = {**{f"train/{name}": value for name, value in means.items()}, "train/lr": rate, **collected}
             self._write(row | ({"train/round": float(self.objective.round)} if self.is_game else {}), step)
-        self._step_metrics = means
 
-    def _observe_round(self) -> dict[str, float]:
+    def _observe_round(self, first: bool, last: bool) -> dict[str, float]:
         """Tell the controller of a round whose update is over; what a round's rollouts were, at its first step."""
         prepared = cast("GameData", self.data).prepared if self.is_game else None
         if prepared is None:
             return {}
-        first, last = cast("GameData", self.data).ends_of_update()
         if last and self.kl is not None:
             self.kl.observe_round(prepared.observed, prepared.completions)
         return {f"rollout/{name}": value for name, value in prepared.means.items()} if first else {}
@@ -215,23 +264,27 @@ class AlignmentModule(LightningModule):
             logger.save()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Stop before a gradient that is not finite reaches the weights."""
+        """Stop before a gradient that is not finite reaches the weights, or hold the optimiser back until a look."""
         gradients = [p.grad for p in self.policy.parameters() if p.grad is not None]
-        refuse_non_finite_gradient(gradients, self.trainer.global_step)
+        self._finite.see_gradient(gradients, self.trainer.global_step)
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # fp16: the scaler sees to it too
+        if self._reads_each_step or scaled or not self._finite.hold(optimizer, gradients):
+            self._finite.look()
 
     def on_train_batch_end(self, *args: Any) -> None:
-        """Show the optimiser step that just ended in the progress bar."""
+        """Show the optimiser step that was read last in the progress bar."""
         for name in self._step_metrics.keys() & {"loss", *COMPARED.values(), "beta"}:
             self.log(f"train/{name}", self._step_metrics[name], prog_bar=True, logger=False, batch_size=1)
         self._step_metrics = {}
 
-    def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
+    def validation_step(self, batch: list[TokenBatch], batch_idx: int) -> None:
         """Add a held-out micro-batch to the means."""
-        with torch.no_grad():
-            output = self.objective.evaluate(batch, token_kl=True)
-        self._evaluation.update(output, len(batch), kind=batch.kind, p_chosen=batch.p_chosen)
-        if self._verdicts is not None:
-            self._verdicts.update(batch, output)
+        for one in batch:
+            with torch.no_grad():
+                output = self.objective.evaluate(one, token_kl=True)
+            self._evaluation.update(output, len(one), kind=one.kind, p_chosen=one.p_chosen)
+            if self._verdicts is not None:
+                self._verdicts.update(one, output)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the held-out pairs."""
@@ -242,7 +295,7 @@ class AlignmentModule(LightningModule):
             self.log(name, value, prog_bar=name.removeprefix("val/") in COMPARED.values(), logger=False, batch_size=1)
         self.validated_at = self.trainer.global_step
 
-    def test_step(self, batch: TokenBatch, batch_idx: int) -> None:
+    def test_step(self, batch: list[TokenBatch], batch_idx: int) -> None:
         """As validation, on the test split."""
         self.validation_step(batch, batch_idx)
 
@@ -255,8 +308,9 @@ class AlignmentModule(LightningModule):
         if self._verdicts is not None:
             self.verdicts = self._verdicts.compute_and_reset()
 
-    def predict_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, list[float]]:
+    def predict_step(self, passes: list[TokenBatch], batch_idx: int) -> dict[str, list[float]]:
         """Implicit rewards of every pair or example, one list per column."""
+        (batch,) = passes  # not split, so that the rows stay in order
         with torch.no_grad():
             output = self.objective.evaluate(batch)
         chosen, rejected = cast(Tensor, output.reward_chosen), cast(Tensor, output.reward_rejected)
@@ -269,6 +323,7 @@ class AlignmentModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what is trained, and the KL controller's state."""
+        self._finite.look()
         checkpoint["state_dict"] = self.policy.trainable_state_dict()
         checkpoint["kl"] = self.kl.state_dict() if self.kl is not None else {}
 

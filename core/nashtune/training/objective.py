@@ -20,7 +20,7 @@ from nashtune.interfaces import (
     Step,
     TokenBatch,
 )
-from nashtune.kl.estimators import with_token_kl
+from nashtune.kl.estimators import policy_entropy, with_token_kl
 from nashtune.logprobs import EngineName, get_engine
 from nashtune.spec.resolve import build
 from nashtune.training.batches import example_batch, known_sums, pair_batch, rollout_batch, score_batch
@@ -68,8 +68,8 @@ class Objective:
 
         Args:
             batch: Token ids.
-            token_kl: Also measure KL(pi || ref) at every completion token over the whole vocabulary, where `ref`
-                gives logits.
+            token_kl: Also measure the policy's entropy at every completion token over the whole vocabulary, and
+                KL(pi || ref), where `ref` gives logits.
         """
         seen, statistics = self._look(batch, token_kl)
         beta = batch.beta if batch.beta is not None else self.kl.beta(seen) if self.kl is not None else None
@@ -80,9 +80,11 @@ class Objective:
         extra = dict(self.kl.report(seen, beta)) if reports else {}  # type: ignore[union-attr, arg-type]
         if beta is not None:
             extra.setdefault("beta", beta)
+        own = len(batch) if batch.kind == "examples" else None  # mismatched answers are not the policy's rows
         if "token_kl" in statistics:
-            own = len(batch) if batch.kind == "examples" else None  # mismatched answers are not the policy's rows
             extra["kl_to_reference"] = statistics["token_kl"][:own]
+        if "entropy" in statistics:
+            extra["entropy"] = statistics["entropy"][:own]
         return LossOutput(
             values=output.values,
             reward_chosen=output.reward_chosen,
@@ -92,7 +94,7 @@ class Objective:
         )
 
     def _look(self, batch: TokenBatch, token_kl: bool) -> tuple[LossBatch, dict[str, Tensor]]:
-        """What the loss sees, and sums of per-token statistics (N,)."""
+        """What the loss sees, and sums of per-token statistics over each completion; of `entropy` the mean (N,)."""
         if self.loss.reads == "scores":
             return score_batch(batch, cast("RewardPolicy", self._policy).scores(batch, self.engine)), {}
         features = self._policy.forward(batch, self.engine)
@@ -112,8 +114,12 @@ class Objective:
                 policy, anchors[name], statistics = self.engine.compared(features, frozen, batch, fn)
             else:
                 anchors[name] = reference.logprobs(batch, self.engine)
-        if policy is None:
+        if policy is None and token_kl:  # no reference is at hand: the policy beside itself
+            policy, _, statistics = self.engine.compared(features, features, batch, policy_entropy)
+        elif policy is None:
             policy = self.engine.logprobs(features, batch)
+        if "entropy" in statistics:
+            statistics["entropy"] = statistics["entropy"] / policy.lengths.clamp_min(1)
         if batch.kind == "rollouts":
             frozen_M = {name: anchor.token_logp for name, anchor in anchors.items()} | known_M
             values = self._policy.values(features, batch, self.engine) if self.loss.uses_values else None

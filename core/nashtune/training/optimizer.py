@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -10,6 +12,7 @@ import torch
 from torch.nn import Parameter
 
 from nashtune.spec.model import OptimizerSpec
+from nashtune.training.stochastic import StochasticAdamW
 
 
 def learning_rate_factor(step: int, *, total: int, warmup_steps: int, decay: str) -> float:
@@ -62,12 +65,38 @@ class LearningRate:
 
 def configure(spec: OptimizerSpec, parameters: Iterable[Parameter], rate: LearningRate) -> dict[str, Any]:
     """What `configure_optimizers` returns: the optimiser over trainable parameters and a per-step schedule."""
-    trained = [p for p in parameters if p.requires_grad]
-    optimizer: torch.optim.Optimizer
-    if spec.name == "rmsprop":
-        optimizer = torch.optim.RMSprop(trained, lr=spec.lr, weight_decay=spec.weight_decay)
-    else:
-        betas = (float(spec.betas[0]), float(spec.betas[1]))
-        optimizer = torch.optim.AdamW(trained, lr=spec.lr, betas=betas, weight_decay=spec.weight_decay)
+    optimizer = make_optimizer(spec, [p for p in parameters if p.requires_grad])
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate.factor)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def make_optimizer(spec: OptimizerSpec, trained: list[Parameter]) -> torch.optim.Optimizer:
+    """The optimiser that a spec names.
+
+    Args:
+        spec: Its settings.
+        trained: Parameters.
+    """
+    if spec.name == "rmsprop":
+        return torch.optim.RMSprop(trained, lr=spec.lr, weight_decay=spec.weight_decay)
+    betas = (float(spec.betas[0]), float(spec.betas[1]))
+    if spec.name == "adamw_8bit":
+        eight_bit: torch.optim.Optimizer = _bitsandbytes().AdamW8bit(
+            trained, lr=spec.lr, betas=betas, weight_decay=spec.weight_decay
+        )
+        return eight_bit
+    if spec.rounding == "stochastic":
+        return StochasticAdamW(trained, lr=spec.lr, betas=betas, weight_decay=spec.weight_decay)
+    # one kernel over all weights: no temporaries of their size, and nothing is asked of the device
+    fused = torch.optim.AdamW(trained, lr=spec.lr, betas=betas, weight_decay=spec.weight_decay, fused=True)
+    # Lightning refuses to clip gradients for an optimiser that could unscale them itself, in bf16 as well, where nothing
+    # is scaled; without this mark torch's GradScaler unscales fp16 gradients before the clipping
+    fused._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    return fused
+
+
+def _bitsandbytes() -> Any:
+    """The optimisers of bitsandbytes, which warns at import of 4-bit kernels that nothing here uses."""
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    logger.addFilter(lambda record: "gemm_4bit" not in str(record.msg))
+    return importlib.import_module("bitsandbytes.optim")

@@ -11,6 +11,7 @@ from nashtune.models.critic import check_critic
 from nashtune.models.member_order import check_passes
 from nashtune.models.preflight import load_tokenizer, preflight
 from nashtune.models.sizes import context_length
+from nashtune.spec.optimizerrules import optimizer_problem
 
 if TYPE_CHECKING:
     from nashtune.cli.lightning import NashtuneCLI
@@ -87,12 +88,14 @@ def _settings(cli: NashtuneCLI, stage: str, trainer: Any, console: Console) -> N
             "policy.precision (the dtype of all weights), or trainer.precision: bf16-mixed"
         )
     head_alone = module.spec.head is not None and module.spec.head.trunk == "frozen"  # the head is float32 anyway
-    if stage == "fit" and module.policy.config.precision == "bf16" and not (module.policy.is_lora or head_alone):
-        raise InputError(
-            "policy.precision: bf16 with all weights trained: at the learning rates of preference methods nearly every "
-            "update is smaller than bf16 can hold and is lost; use policy.precision: fp32 with trainer.precision: "
-            "bf16-mixed, or policy.lora"
+    if stage == "fit" and (
+        problem := optimizer_problem(
+            module.spec.optimizer,
+            precision=module.policy.config.precision,
+            trains_weights=not (module.policy.is_lora or head_alone),
         )
+    ):
+        raise InputError(problem)
     if trainer["accumulate_grad_batches"] < 1:
         raise InputError(f"trainer.accumulate_grad_batches: {trainer['accumulate_grad_batches']}; it is 1 or more")
     if not module.is_game:

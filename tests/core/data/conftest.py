@@ -9,6 +9,14 @@ import pytest
 from transformers import AutoTokenizer
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache folder of each test."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("NASHTUNE_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture
 def tokenizer(tiny: Path) -> Any:
     """The tiny model's tokenizer: a token per byte, EOS `</s>`, a chat template; fresh for each test."""

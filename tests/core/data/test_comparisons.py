@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from nashtune.data.comparisons import Questions, answer_ids, tokenise_comparisons
+from nashtune.data.comparisons import ComparisonEncoder, Questions, answer_ids
 from nashtune.data.lengths import Limits
 from nashtune.data.rows import read_rows
+from nashtune.data.tokenise import tokenise
 from nashtune.errors import InputError
 
 ROWS = [{"prompt": "Hi", "chosen": "good", "rejected": "bad"}, {"prompt": "p", "chosen": "yes", "rejected": "no" * 20}]
@@ -15,7 +16,9 @@ ROWS = [{"prompt": "Hi", "chosen": "good", "rejected": "bad"}, {"prompt": "p", "
 def run(tokenizer, path, *, soft=False, template="chat", **limits):
     found = read_rows(path, "comparisons", "soft" if soft else "hard")
     questions = Questions(tokenizer, template, option="policy.path")
-    return tokenise_comparisons(found, questions, Limits(**{"max_length": 200, **limits}), soft=soft)
+    encoder = ComparisonEncoder(questions, Limits(**{"max_length": 200, **limits}), soft=soft)
+    rows = []
+    return rows, tokenise(found.rows, found, encoder, rows.extend)
 
 
 def test_tokens_are_those_that_begin_a_turn():

@@ -78,7 +78,7 @@ def test_the_oracle_reads_what_was_trained(tiny, tokenizer, write):
     """Ids of a training row are those that the oracle encodes for the same prompt and answers."""
     from nashtune.data.lengths import Limits
     from nashtune.data.rows import read_rows
-    from nashtune.data.whole import tokenise_whole
+    from nashtune.data.whole import WholeEncoder
 
     prompt = [{"role": "system", "content": "Be brief </s>."}, {"role": "user", "content": "Capital of France?"}]
     path = write([{"prompt": prompt, "chosen": " Paris.", "rejected": "Rome.\n"}])
@@ -88,7 +88,7 @@ def test_the_oracle_reads_what_was_trained(tiny, tokenizer, write):
             prompt = "Capital of France?"
         oracle = Conversations(AutoTokenizer.from_pretrained(tiny), rendering, "m")
         trained = Conversations(tokenizer, rendering, "m", "data.template")
-        (row,), _ = tokenise_whole(read_rows(path), trained, Limits(max_length=200), soft=False)
+        (row,) = WholeEncoder(trained, Limits(max_length=200), soft=False).encode(read_rows(path).rows)
         assert row.prompt_ids == ()
         assert [list(ids) for ids in row.completions] == [
             oracle.encode(prompt, text).ids for text in (" Paris.", "Rome.\n")

@@ -29,6 +29,15 @@ def test_a_batch_of_one_example(pairs, tokenizer, name) -> None:
     bind(data, tokenizer, "pairs")
 
 
+def test_single_examples_are_compared_within_one_pass(pairs, tokenizer) -> None:
+    data = PreferenceData(pairs(3), batch_tokens=64)
+    assert data.batch_tokens == 64
+    with pytest.raises(InputError, match=r"data\.batch_tokens: 64 would split a micro-batch into several passes"):
+        bind(data, tokenizer, "examples")
+    bind(data, tokenizer, "pairs")
+    assert PreferenceData().batch_tokens is None
+
+
 def test_no_chat_template_is_known_before_data_are_read(tokenizer) -> None:
     tokenizer.chat_template = None
     with pytest.raises(InputError, match="no chat template"):

@@ -16,9 +16,11 @@ def ranks(world_size: int, **options) -> list[BatchOrder]:
 
 def test_the_permutation_is_the_one_that_checkpoints_rely_on() -> None:
     """Written out: another order in a later version would make old checkpoints resume on other rows."""
-    assert permutation(10, 3, 0) == (9, 6, 0, 2, 1, 4, 7, 5, 3, 8)
-    assert permutation(10, 3, 0) != permutation(10, 3, 1)
-    assert permutation(10, 3, 0) != permutation(10, 4, 0)
+    assert permutation(10, 3, 0).tolist() == [9, 6, 0, 2, 1, 4, 7, 5, 3, 8]
+    assert permutation(10, 3, 0).tolist() != permutation(10, 3, 1).tolist()
+    assert permutation(10, 3, 0).tolist() != permutation(10, 4, 0).tolist()
+    with pytest.raises(ValueError, match="read-only"):
+        permutation(10, 3, 0)[0] = 5
 
 
 @pytest.mark.parametrize("size", [1, 4, 9, 10, 11, 12])
@@ -72,9 +74,18 @@ def test_too_few_rows() -> None:
 
 def test_rows_between() -> None:
     order = BatchOrder(size=11, batch_size=2, world_size=2)
-    assert order.bounds == (0, 4, 8, 11)
+    assert [order.start(i) for i in range(4)] == [0, 4, 8, 11]
     assert order.rows_between(0, 2) == 8
     assert order.rows_between(2, 4) == 3
+
+
+def test_a_million_rows_are_counted_without_a_list_of_them() -> None:
+    order = BatchOrder(size=1_000_001, batch_size=2, world_size=2, least=2)
+    assert len(order) == 250_000  # the one row that is left joins the last micro-batch
+    assert (order.start(249_999), order.start(250_000)) == (999_996, 1_000_001)
+    assert order.index_at(999_996) == 249_999
+    assert permutation(1_000_001, 0, 0).nbytes == 4_000_004
+    assert len(order.batch(0, 249_999)) == 3
 
 
 def test_index_at() -> None:

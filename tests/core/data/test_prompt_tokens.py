@@ -36,14 +36,15 @@ def test_a_prompt_becomes_ids_for_the_sampler_and_messages_for_the_oracle(tokeni
 
 
 def test_the_ids_are_those_that_a_preference_method_trains_with(tokenizer, write) -> None:
+    from nashtune.data.apart import ApartEncoder
     from nashtune.data.rows import read_rows
-    from nashtune.data.tokenise import tokenise
 
     path = write(
         [{"prompt": [SYSTEM, USER], "chosen": "a", "rejected": "b"}, {**ROWS[1], "chosen": "a", "rejected": "b"}]
     )
     prompts, _ = run(tokenizer, path, template=ChatTemplate)
-    pairs, _ = tokenise(read_rows(path), ChatTemplate(tokenizer), Limits(max_length=100), soft=False)
+    encoder = ApartEncoder(ChatTemplate(tokenizer), Limits(max_length=100), soft=False)
+    pairs = encoder.encode(read_rows(path).rows)
     assert [row.prompt_ids for row in prompts] == [row.prompt_ids for row in pairs]
 
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from nashtune.data import sources
-from nashtune.data.sources import read_source
+from nashtune.data.sources import read_source, source_digest
 from nashtune.errors import InputError
 
 ROWS = [{"prompt": f"p{i}", "chosen": "ä", "rejected": "b"} for i in range(3)]
@@ -144,6 +144,34 @@ def test_a_data_set_by_name(monkeypatch) -> None:
     assert rows[0].where == "hub:owner/name:test:row 1"
     list(read_source("hub:owner/name"))
     assert asked == [("owner/name", "test"), ("owner/name", "train")]
+
+
+def test_a_digest_is_of_the_content(monkeypatch, tmp_path) -> None:
+    for name, text in (("a.jsonl", TEXT), ("b.jsonl", TEXT), ("c.jsonl", TEXT + TEXT)):
+        (tmp_path / name).write_text(text)
+    one, same, other = (source_digest(str(tmp_path / f"{name}.jsonl")) for name in "abc")
+    assert one == same != other
+    with pytest.raises(InputError, match=r"b\.jsonl\.gz: no such file"):
+        source_digest(str(tmp_path / "b.jsonl.gz"))
+
+
+def test_the_digest_of_a_data_set_by_name_is_of_its_files_and_its_split(monkeypatch, tmp_path) -> None:
+    class Loaded(list):
+        cache_files = ({"filename": str(tmp_path / "a.arrow")},)
+
+    made = {"files": Loaded(), "memory": ROWS}
+    monkeypatch.setattr(
+        sources, "import_module", lambda _: SimpleNamespace(load_dataset=lambda name, split: made[name.split("/")[1]])
+    )
+    (tmp_path / "a.arrow").write_bytes(b"one")
+    first = source_digest("hub:owner/files")
+    assert source_digest("hub:owner/files:test") != first
+    (tmp_path / "a.arrow").write_bytes(b"other")
+    assert source_digest("hub:owner/files") != first
+    held = source_digest("hub:owner/memory")
+    assert source_digest("hub:owner/memory") == held
+    made["memory"] = ROWS[:2]
+    assert source_digest("hub:owner/memory") != held
 
 
 def test_a_data_set_by_name_that_fails(monkeypatch) -> None:

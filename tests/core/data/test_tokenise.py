@@ -6,6 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
+from nashtune.data.apart import ApartEncoder
 from nashtune.data.lengths import Limits, shorten
 from nashtune.data.rows import read_rows
 from nashtune.data.template import PlainTemplate
@@ -21,9 +22,10 @@ ROWS = [
 
 
 def run(tokenizer, path, kind="pairs", soft=False, **limits):
-    template = PlainTemplate(tokenizer)
+    encoder = ApartEncoder(PlainTemplate(tokenizer), Limits(**{"max_length": 100, **limits}), soft=soft)
     found = read_rows(path, kind, "soft" if soft else "hard")
-    return tokenise(found, template, Limits(**{"max_length": 100, **limits}), soft=soft)
+    rows: list[TokenRow] = []
+    return rows, tokenise(found.rows, found, encoder, rows.extend)
 
 
 def text(tokenizer, ids) -> str:

@@ -9,8 +9,8 @@ import pytest
 from nashtune.data.conversations import Conversations
 from nashtune.data.lengths import Limits
 from nashtune.data.rows import read_rows
-from nashtune.data.tokenise import fingerprint
-from nashtune.data.whole import tokenise_whole
+from nashtune.data.tokenise import fingerprint, tokenise
+from nashtune.data.whole import WholeEncoder
 from nashtune.errors import InputError
 
 # One token per letter, and EOS: the longest texts have 6, 10 and 13 tokens.
@@ -25,7 +25,9 @@ RANKED = {"prompt": "p", "responses": ["c", "a", "b"], "scores": [1, 3, 2]}
 def run(tokenizer, path, kind="pairs", *, soft=False, margin=False, template="plain", **limits):
     found = read_rows(path, kind, "soft" if soft else "hard", uses_margin=margin)
     conversations = Conversations(tokenizer, template, "the policy", "data.template")
-    return tokenise_whole(found, conversations, Limits(**{"max_length": 100, **limits}), soft=soft)
+    encoder = WholeEncoder(conversations, Limits(**{"max_length": 100, **limits}), soft=soft)
+    rows = []
+    return rows, tokenise(found.rows, found, encoder, rows.extend)
 
 
 def texts(tokenizer, row):

@@ -33,7 +33,7 @@ def test_curves_are_drawn_also_where_a_method_has_no_beta(tmp_path: Path) -> Non
 
 
 def test_the_table_shows_what_was_measured_and_leaves_out_what_was_not(tmp_path: Path) -> None:
-    speed = {"tokens_per_second": 100.0, "padded_tokens_per_second": 125.0, "padding_share": 0.2}
+    speed = {"tokens_per_second": 100.0, "positions_per_second": 125.0, "padding_share": 0.2}
     speed |= {"peak_memory_gib": 1.5, "training_seconds": 12.0}
     report = {"spec": "simpo", "steps": 7, "held_out": {"accuracy": 0.75, "margin": 0.5}, "sampled_kl": None}
     report |= {"beta": None, "throughput": speed}

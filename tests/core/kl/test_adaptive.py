@@ -72,7 +72,7 @@ def test_the_kl_is_a_sum_over_the_tokens_under_the_policy_that_drew():
 
 def test_optimiser_steps_do_not_move_it():
     controller = AdaptiveKL(beta=0.1)
-    controller.observe({"kl": 100.0})
+    controller.observe({"kl": torch.tensor(100.0)})
     assert controller.state_dict() == {"beta": 0.1}
 
 

@@ -37,6 +37,6 @@ def test_beta_lies_on_the_batch_s_device():
 
 def test_nothing_moves_it():
     kl = FixedKL(beta=0.1)
-    kl.observe({"beta": 5.0})
+    kl.observe({"beta": torch.tensor(5.0)})
     assert kl.state_dict() == {}
     assert kl.beta(pairs(torch.float64)).item() == 0.1

@@ -117,13 +117,14 @@ def test_the_logits_never_exist(model: Any) -> None:
 
 
 def test_no_more_than_a_quarter_of_the_logits_is_kept() -> None:
-    from nashtune.logprobs.tiles import Tiling
+    from nashtune.logprobs.tiling import Tiling
 
     for tokens in (1, 10, 300, 5000):
         tiling = Tiling(tokens=256, tile_bytes=4 * 256 * 512, kept_bytes=10**12)
-        kept = tiling.kept_tiles(tokens, 49152) * tiling.columns(tokens, 49152)
-        assert 0 <= kept <= 49152 / 4
-    assert Tiling().kept_tiles(2048, 49152) * Tiling().columns(2048, 49152) == 12288
+        for dtype, most in ((torch.float32, 49152 / 4), (torch.bfloat16, 49152 / 2)):
+            kept = tiling.kept_tiles(tokens, 49152, dtype) * tiling.columns(tokens, 49152)
+            assert 0 <= kept <= most
+    assert Tiling().kept_tiles(2048, 49152, torch.float32) * Tiling().columns(2048, 49152) == 8192
 
 
 def test_a_second_backward_is_right_though_the_first_used_up_the_kept_tiles(model: Any) -> None:
@@ -155,7 +156,8 @@ def test_bf16_weights_accumulate_in_float32(tiny: Path, score: Score, frozen_hea
 def test_a_certain_token_has_a_right_gradient_in_bf16_with_a_frozen_head() -> None:
     """The trap: 1 - p of a token with p near 1 is lost when p itself is rounded to bfloat16."""
     from nashtune.logprobs.head import Head
-    from nashtune.logprobs.tiles import Tiling, tiled_logprobs
+    from nashtune.logprobs.tiles import tiled_logprobs
+    from nashtune.logprobs.tiling import Tiling
 
     draw = torch.Generator().manual_seed(1)
     weight = torch.randn(96, 16, generator=draw).bfloat16()

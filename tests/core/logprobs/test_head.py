@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from nashtune.errors import InputError
@@ -111,12 +113,96 @@ def test_an_unknown_scale_is_refused(tiny: Path) -> None:
         get_engine("tiled").forward(model, BATCH)
 
 
-def test_lora_on_the_head_names_the_other_engine(tmp_path: Path) -> None:
-    tiny = tiny_model(tmp_path, tie=False)
-    model = add_lora(
-        AutoModelForCausalLM.from_pretrained(tiny), LoraSettings(r=2, target_modules=["q_proj", "lm_head"])
-    )
-    with pytest.raises(InputError, match=r"LoRA on the LM head.*engine `dense`"):
+def with_head_adapter(model: Any, **options: Any) -> Any:
+    """LoRA on the head and on a layer below it, with updates that are not zero."""
+    config = LoraConfig(r=3, target_modules=["q_proj", "lm_head"], lora_alpha=5, **options)
+    with warnings.catch_warnings():  # merging and saving would be wrong with a tied head, which is not done here
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
+        model = get_peft_model(model, config)
+    draw = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(std=0.2, generator=draw)
+    return model
+
+
+@pytest.mark.parametrize("tie", [False, True])
+@pytest.mark.parametrize("options", [{}, {"lora_bias": True}, {"use_rslora": True}])
+@pytest.mark.parametrize("budget", [{"tile_mib": 0.001, "tokens": 7, "kept_mib": 0}, {"tile_mib": 0.01}, {}])
+@pytest.mark.filterwarnings("ignore:.lora_bias=True")  # only merging would not be possible
+def test_lora_on_the_head(
+    tmp_path: Path, score: Score, tie: bool, options: dict[str, Any], budget: dict[str, Any]
+) -> None:
+    """Gradients of A and B, of the tied embedding where it is trained, and of the layer below."""
+    folder = tiny_model(tmp_path, tie=tie)
+    model = with_head_adapter(AutoModelForCausalLM.from_pretrained(folder), **options).double()
+    dense, dense_grads = score(get_engine("dense"), model, BATCH)
+    with model.disable_adapter(), torch.no_grad():
+        off = get_engine("tiled").forward(model, BATCH)
+        base = get_engine("tiled").logprobs(off, BATCH).sums
+        torch.testing.assert_close(
+            base, get_engine("dense").logprobs(get_engine("dense").forward(model, BATCH), BATCH).sums
+        )
+    assert float((dense.sums - base).abs().max().detach()) > 0.1
+    tiled, tiled_grads = score(get_engine("tiled", **budget), model, BATCH)
+    torch.testing.assert_close(tiled.sums, dense.sums, rtol=0, atol=1e-10)
+    assert tiled_grads.keys() == dense_grads.keys()
+    assert {"lora_A", "lora_B"} <= {part for name in dense_grads if "lm_head" in name for part in name.split(".")}
+    for name, grad in dense_grads.items():
+        torch.testing.assert_close(tiled_grads[name], grad, rtol=0, atol=1e-10, msg=name)
+
+
+def test_lora_on_a_head_that_is_trained_too(tmp_path: Path, score: Score) -> None:
+    model = with_head_adapter(AutoModelForCausalLM.from_pretrained(tiny_model(tmp_path, tie=False))).double()
+    model.base_model.model.lm_head.base_layer.weight.requires_grad_()
+    _, dense_grads = score(get_engine("dense"), model, BATCH)
+    _, tiled_grads = score(get_engine("tiled", tile_mib=0.001, tokens=7), model, BATCH)
+    assert any(name.endswith("lm_head.base_layer.weight") for name in dense_grads)
+    assert tiled_grads.keys() == dense_grads.keys()
+    for name, grad in dense_grads.items():
+        torch.testing.assert_close(tiled_grads[name], grad, rtol=0, atol=1e-10, msg=name)
+
+
+def test_a_second_adapter_on_the_head_and_a_merged_one(tmp_path: Path, score: Score) -> None:
+    model = with_head_adapter(AutoModelForCausalLM.from_pretrained(tiny_model(tmp_path, tie=False)))
+    model.add_adapter("second", LoraConfig(r=2, target_modules=["lm_head"]))
+    torch.nn.init.normal_(model.base_model.model.lm_head.lora_B["second"].weight, std=0.1)
+    model.double().base_model.set_adapter(["default", "second"])
+    tiled, dense = get_engine("tiled", tile_mib=0.001, tokens=7), get_engine("dense")
+    both, _ = score(tiled, model, BATCH)
+    torch.testing.assert_close(both.sums, score(dense, model, BATCH)[0].sums, rtol=0, atol=1e-10)
+    model.merge_adapter()
+    merged = tiled.logprobs(tiled.forward(model, BATCH), BATCH).sums
+    torch.testing.assert_close(merged, both.sums.detach(), rtol=0, atol=1e-9)
+
+
+def test_dropout_of_the_heads_adapter_is_drawn_once_for_value_and_gradient(tmp_path: Path) -> None:
+    model = with_head_adapter(
+        AutoModelForCausalLM.from_pretrained(tiny_model(tmp_path, tie=False)), lora_dropout=0.5
+    ).double()
+    engine = get_engine("tiled", tile_mib=0.001, tokens=7, kept_mib=0)
+    up = model.base_model.model.lm_head.lora_B["default"].weight
+
+    def total(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return engine.logprobs(engine.forward(model, BATCH), BATCH).sums.sum()
+
+    assert float(total(0).detach()) != float(total(1).detach())
+    (grad,) = torch.autograd.grad(total(0), up)
+    step = torch.zeros_like(up)
+    step[5, 1] = 1e-6
+    with torch.no_grad():
+        up.add_(step)
+        above = float(total(0))
+        up.sub_(2 * step)
+        below = float(total(0))
+    assert float(grad[5, 1]) == pytest.approx((above - below) / 2e-6, abs=1e-5)
+
+
+def test_dora_on_the_head_names_the_other_engine(tmp_path: Path) -> None:
+    model = with_head_adapter(AutoModelForCausalLM.from_pretrained(tiny_model(tmp_path, tie=False)), use_dora=True)
+    with pytest.raises(InputError, match=r"LoRA on the LM head as DoraLinearVariant.*engine `dense`"):
         get_engine("tiled").forward(model, BATCH)
 
 

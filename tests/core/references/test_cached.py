@@ -5,11 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from nashtune.errors import InputError
 from nashtune.interfaces import TokenBatch
@@ -17,7 +20,10 @@ from nashtune.logprobs import get_engine
 from nashtune.models.policy import HFPolicy, LoraSettings
 from nashtune.references.base import BaseReference
 from nashtune.references.cached import CachedReference
-from nashtune.testing import token_batch
+from nashtune.references.scoring import score_new, windows
+from nashtune.references.store import Sums
+from nashtune.testing import tiny_model, token_batch
+from two_ranks import prepared_on_two_ranks
 
 Load = Callable[..., HFPolicy]
 ENGINE = get_engine("tiled")
@@ -26,9 +32,10 @@ VALIDATION = [token_batch([(3, 5), (4, 6)], seed=3)]  # rows numbered as in TRAI
 
 
 def shake(policy: HFPolicy) -> None:
+    draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in policy.trainable_state_dict().values():
-            weight.add_(0.1 * torch.randn_like(weight))
+            weight.add_(0.1 * torch.randn(weight.shape, generator=draw))
 
 
 def prepared(folder: Path, policy: HFPolicy, batches: list[TokenBatch] = TRAIN, key: str = "train") -> CachedReference:
@@ -81,6 +88,7 @@ def test_train_and_validation_rows_do_not_collide(tiny: Path, tmp_path: Path, lo
 def test_the_second_run_runs_no_model(tiny: Path, tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepared(tmp_path, load(tiny)).logprobs(TRAIN[1], ENGINE).sums
     policy = load(tiny)
+    monkeypatch.setattr("nashtune.references.cached.sample", lambda batches: {})  # but to check the file
     monkeypatch.setattr(type(ENGINE), "forward", None)
     assert torch.equal(prepared(tmp_path, policy).logprobs(TRAIN[1], ENGINE).sums, first)
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
@@ -138,12 +146,121 @@ def test_a_changed_completion_border_is_another_sequence(tiny: Path, tmp_path: P
         cached.logprobs(replace(TRAIN[0], completion_mask=border), ENGINE)
 
 
+@pytest.mark.usefixtures("lightning_log")  # a note is printed by its logger
+def test_a_run_that_is_stopped_while_it_scores_goes_on_there(
+    tiny: Path, tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in its third window: the sums of two are on disk, and all comes out as without a stop."""
+    rows = [token_batch([(3, 5), (4, 6), (7, 2), (5, 5)], seed=seed) for seed in range(12)]
+    monkeypatch.setattr("nashtune.references.cached.windows", partial(windows, tokens=100))
+    expected = prepared(tmp_path / "whole", load(tiny), rows)
+    counts: list[int] = []
+
+    def stop(*args: Any, **kwargs: Any) -> Sums:
+        if len(counts) == 3:
+            raise KeyboardInterrupt
+        found = score_new(*args, **kwargs)
+        counts.append(len(found))
+        return found
+
+    monkeypatch.setattr("nashtune.references.cached.score_new", stop)
+    with pytest.raises(KeyboardInterrupt):
+        prepared(tmp_path / "cache", load(tiny), rows)
+    assert counts == [12, 12, 12] and len(list((tmp_path / "cache").glob("*.part"))) == 3
+    counts[:] = [0] * 4
+    found = prepared(tmp_path / "cache", load(tiny), rows)
+    assert counts[4:] == [0, 0, 0, 12]
+    assert not list((tmp_path / "cache").glob("*.part"))
+    for batch in rows:
+        assert torch.equal(found.recall(batch), expected.recall(batch))
+
+
+def altered(file: Path, change: float) -> None:
+    with safe_open(str(file), framework="pt") as opened:
+        metadata = opened.metadata()
+    tensors = load_file(file)
+    save_file({**tensors, "sums": tensors["sums"] + change}, file, metadata=metadata)
+
+
+@pytest.mark.usefixtures("lightning_log")
+@pytest.mark.parametrize("change", [-0.01, float("nan")])
+@pytest.mark.parametrize("part", [False, True])
+def test_numbers_that_the_weights_do_not_give_are_refused(
+    tiny: Path, tmp_path: Path, load: Load, change: float, part: bool
+) -> None:
+    prepared(tmp_path, load(tiny))
+    file = next(tmp_path.glob("*.safetensors"))
+    altered(file, change)
+    if part:
+        file = file.rename(file.with_suffix(".0of1-000000.part"))
+    with pytest.raises(InputError, match=r"4 of 4 log-probs that were computed again differ: kept .* delete .*again"):
+        prepared(tmp_path, load(tiny))
+
+
+def test_numbers_of_another_model_are_refused_whatever_the_file_is_called(
+    tiny: Path, tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nashtune.references.cached.everything", lambda *args: {"all": "the same"})
+    prepared(tmp_path / "cache", load(tiny))
+    with pytest.raises(InputError, match="computed again differ"):
+        prepared(tmp_path / "cache", load(tiny_model(tmp_path / "other", seed=9)))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_rounding_is_no_difference(
+    tiny: Path, tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch, autocast: bool
+) -> None:
+    """Another engine, another order and other batch-mates, in float32 and with bfloat16 autocast."""
+    monkeypatch.setattr("nashtune.references.cached.everything", lambda *args: {"all": "the same"})
+    rows = [token_batch([(30, 50), (4, 60), (7, 20), (50, 5)], seed=seed) for seed in range(8)]
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        first = prepared(tmp_path, load(tiny), rows)
+        second = CachedReference(folder=str(tmp_path))
+        second.attach(load(tiny))
+        second.prepare(rows[::-1], get_engine("dense"), "train")
+    assert torch.equal(first.recall(rows[0]), second.recall(rows[0]))
+
+
+def test_the_adapter_is_off_while_a_file_is_checked(tiny: Path, tmp_path: Path, load: Load) -> None:
+    """A resumed run has a trained adapter in memory; the file is of the model without it."""
+    expected = prepared(tmp_path, load(tiny, lora=LoraSettings(r=2))).recall(TRAIN[0])
+    policy = load(tiny, lora=LoraSettings(r=2))
+    shake(policy)
+    before = policy.logprobs(TRAIN[0], ENGINE).sums
+    assert torch.equal(prepared(tmp_path, policy).recall(TRAIN[0]), expected)
+    assert torch.equal(policy.logprobs(TRAIN[0], ENGINE).sums, before)
+    assert not torch.allclose(before.detach(), expected, atol=0.1)
+
+
+def test_recall_is_on_the_host_and_equals_logprobs(tiny: Path, tmp_path: Path, load: Load) -> None:
+    policy = load(tiny)
+    reference = prepared(tmp_path, policy)
+    for batch in TRAIN:
+        sums = reference.recall(batch)
+        assert sums.shape == (len(batch.input_ids),) and sums.dtype == torch.float32
+        assert torch.equal(sums, reference.logprobs(batch, ENGINE).sums)
+        torch.testing.assert_close(sums, policy.logprobs(batch, ENGINE).sums.detach())
+
+
 def test_a_broken_file(tiny: Path, tmp_path: Path, load: Load) -> None:
     prepared(tmp_path, load(tiny))
     file = next(tmp_path.glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(InputError, match=r"is broken .*delete it"):
         prepared(tmp_path, load(tiny))
+
+
+def test_two_ranks_score_half_each_and_know_all(tiny: Path, tmp_path: Path, load: Load) -> None:
+    seeds = [0, 1, 2]
+    batches = [token_batch([(3, 5), (4, 6)], seed=seed) for seed in seeds]
+    whole = prepared(tmp_path / "whole", load(tiny), batches)
+    assert prepared_on_two_ranks(tiny, tmp_path, seeds) == [0, 0]
+    for rank in (0, 1):
+        for batch, found in zip(batches, torch.load(tmp_path / f"rank-{rank}.pt"), strict=True):
+            torch.testing.assert_close(found, whole.recall(batch))
+    (file,) = [one for one in (tmp_path / "cache").iterdir() if one.is_file()]
+    altered(file, 1.0)
+    assert prepared_on_two_ranks(tiny, tmp_path, seeds) == [3, 3]  # neither waits for the other
 
 
 def test_unpaired_data_are_refused(tiny: Path, tmp_path: Path, load: Load) -> None:
@@ -157,10 +274,10 @@ def test_a_full_disk_leaves_nothing_half_written(
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("nashtune.references.store.save_file", full)
+    monkeypatch.setattr("nashtune.references.cache_files.save_file", full)
     with pytest.raises(InputError, match=r"cannot be written.*No space"):
         prepared(tmp_path / "cache", load(tiny))
-    assert not list((tmp_path / "cache").iterdir())
+    assert not [file for file in (tmp_path / "cache").iterdir() if file.is_file()]
 
 
 def test_the_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,11 +127,12 @@ def test_rollouts_are_logged_whatever_the_steps_between_two_rows(game: Lab) -> N
     assert len(series["rollout/beta"]) == 3
 
 
+@pytest.mark.parametrize("tokens", ["1", "100000"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_the_first_ratio_of_an_update_is_one_to_the_last_bit(game: Lab, precision: str) -> None:
-    """Measured in other micro-batches, bf16 gives log-probs that differ, and a ratio of noise."""
+def test_the_first_ratio_of_an_update_is_one_to_the_last_bit(game: Lab, precision: str, tokens: str) -> None:
+    """Measured in other micro-batches or passes, bf16 gives log-probs that differ, and a ratio of noise."""
     shown = ("--trainer.precision", precision) if precision != "32-true" else ()
-    run = game.fit(*SIZES, *shown, "--data.eval_batch_size", "5", spec="rloo")
+    run = game.fit(*SIZES, *shown, "--data.batch_tokens", tokens, "--data.eval_batch_size", "5", spec="rloo")
     moved = dict(game.metrics(run).series["train/approx_kl"])
     assert [moved[step] for step in (1, 3, 5)] == [0.0, 0.0, 0.0]
     assert all(moved[step] > 0 for step in (2, 4, 6))

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from transformers import StoppingCriteriaList
 
 from live_models import Live, bigram_model, sharpened
 from nashtune.data.collate import completion_batch
@@ -14,9 +13,10 @@ from nashtune.errors import InputError
 from nashtune.logprobs import get_engine
 from nashtune.models.policy import HFPolicy, LoraSettings, PolicyConfig
 from nashtune.samplers.batching import batches
-from nashtune.samplers.noise import GumbelMax, nucleus, stream_seed
+from nashtune.samplers.kv_cache import RowCache
+from nashtune.samplers.noise import draw, nucleus, stream_seed, uniforms
 from nashtune.samplers.policy import PolicySampler
-from nashtune.samplers.stops import StopStrings
+from nashtune.samplers.stops import Ends
 
 PROMPTS = [[10, 20, 30], [11], [5, 6, 7, 8, 9, 40, 41], [60, 61], [90, 91, 92, 93]]
 
@@ -54,23 +54,22 @@ def test_a_batch_has_at_least_one_row():
 
 def test_the_model_never_sees_more_tokens_than_the_budget(live, monkeypatch):
     seen = []
-    generate = live.model.generate
+    spread = RowCache.spread
 
-    def spy(**arguments):
-        rows, width = arguments["input_ids"].shape
-        seen.append(rows * (width + 8))
-        return generate(**arguments)
+    def spy(self, rows, room):
+        seen.append(len(rows) * (room + 1))
+        spread(self, rows, room)
 
-    monkeypatch.setattr(live.model, "generate", spy)
+    monkeypatch.setattr(RowCache, "spread", spy)
     sampler(live, batch_tokens=45).sample(PROMPTS, 4, seed=0)
-    assert len(seen) > 4 and max(seen) <= 45
+    assert len(seen) > 4 and max(seen) == 45
 
 
 # ---------------------------------------------------------------- padding
 
 
 def test_left_padding_changes_nothing(live):
-    """One batch of five widths gives what each prompt gives alone, to float32 (generate's logits)."""
+    """One batch of five widths gives what each prompt gives alone, to float32."""
     together = sampler(live).sample(PROMPTS, 1, seed=4)
     for i, prompt in enumerate(PROMPTS):
         (alone,) = sampler(live).sample([prompt], 1, seed=4, indices=[i])
@@ -148,8 +147,8 @@ def test_the_nucleus_is_the_smallest_set_that_reaches_top_p():
 
 def test_draws_with_top_p_follow_the_renormalised_nucleus():
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
-    noise = GumbelMax(1.0, [stream_seed(0, 0, i, 0) for i in range(4000)], torch.device("cpu"), top_p=0.7)
-    drawn = noise(torch.zeros(4000, 1), logits.expand(4000, 4)).argmax(-1)
+    uniform = uniforms([stream_seed(0, 0, i, 0) for i in range(4000)], 1)[:, 0]
+    drawn = draw(logits.expand(4000, 4), uniform, 1.0, top_p=0.7).token
     share = torch.bincount(drawn, minlength=4) / 4000
     assert torch.allclose(share, torch.tensor([0.625, 0.375, 0.0, 0.0]), atol=0.03)  # 4 standard errors
     assert share[2:].tolist() == [0, 0]
@@ -232,10 +231,8 @@ def test_a_stop_string_far_back_is_not_met_again_and_a_long_one_is_met(live):
     tokenizer = live.tokenizer
     long = "a sentence of some length, with é and 漢字"
     tokens = ids(tokenizer, "Say: ") + ids(tokenizer, long)
-    criteria = StoppingCriteriaList([StopStrings(tokenizer, [long], 2, 1)])
-    ends = [bool(criteria(torch.tensor([tokens[:end]]), None)[0]) for end in range(3, len(tokens) + 1)]
-    assert ends == [False] * (len(ends) - 1) + [True]
-    assert criteria[0].lengths == [len(tokens) - 2]
+    ends = Ends((2,), [long], tokenizer)
+    assert [ends.ended(tokens[:end]) for end in range(1, len(tokens) + 1)] == [False] * (len(tokens) - 1) + [True]
 
 
 def test_eos_before_a_stop_string_ends_first(live):

@@ -12,7 +12,8 @@ import torch
 from live_models import Live, bigram_model, sharpened
 from nashtune.errors import InputError
 from nashtune.models.policy import HFPolicy, LoraSettings, PolicyConfig
-from nashtune.samplers.mixture import MixtureSampler, MixWithStart, mix_logits, start_logits
+from nashtune.samplers.decode_model import mix_logits
+from nashtune.samplers.mixture import MixtureSampler, start_logits
 from nashtune.samplers.policy import PolicySampler
 
 PROMPTS = [[10, 20, 30], [11], [5, 6, 7, 8, 9, 40, 41], [60, 61], [90, 91, 92, 93]]
@@ -138,7 +139,7 @@ def test_top_p_applies_to_the_mixture(live, start):
 
 def test_weight_zero_is_the_policy_and_never_runs_the_start(live, start, monkeypatch):
     expected = live.attached(PolicySampler(max_new_tokens=8)).sample(PROMPTS, 3, seed=5)
-    monkeypatch.setattr(MixWithStart, "__call__", None)
+    monkeypatch.setattr(start, "forward", None)
     assert mixture(live, start).sample(PROMPTS, 3, seed=5, reference_weight=0.0) == expected
 
 

@@ -1,0 +1,118 @@
+"""Peak memory of a run: what stays, what a pass adds, and at which moment most of it is there.
+
+On a CPU that is resident memory of the process, with python and its libraries; on an accelerator it is what torch has
+allocated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from nashtune.memory.activations import Compute, kept_bytes
+from nashtune.memory.passes import Pass
+from nashtune.memory.shape import ModelShape
+
+MIB = 2**20
+PROCESS = 490 * 10**6
+"""Python with torch (a build for CPUs), Lightning, transformers and the product, before a model loads; as measured."""
+ADAPTERS = 60 * 10**6
+"""peft and what it imports; as measured."""
+GPU_MEMORY = 80 * 2**30
+"""Of an accelerator, which decides the size of its tiles; there is no asking it without torch."""
+MOMENTS = {"adamw": 8, "adamw_8bit": 2, "rmsprop": 4}
+"""Bytes that an optimiser keeps for each trained weight; moments are in float32 whatever the weight is in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """All that a run's peak follows from, besides its passes.
+
+    Args:
+        shape: Of the policy.
+        compute: How it is run.
+        trained: Parameters that get a gradient.
+        optimizer: Its name.
+        references: Parameters of frozen models that stay in memory beside the policy.
+        gpu: Whether the run is on an accelerator.
+        scores: Whether the model has a score head and no LM head.
+    """
+
+    shape: ModelShape
+    compute: Compute
+    trained: int
+    optimizer: str = "adamw"
+    references: int = 0
+    gpu: bool = False
+    scores: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """Bytes at the peak, by what they are for.
+
+    Args:
+        parts: Name -> bytes; together the peak.
+        largest: The pass that the peak is in.
+    """
+
+    parts: Mapping[str, int]
+    largest: Pass
+
+    @property
+    def peak(self) -> int:
+        """All together."""
+        return sum(self.parts.values())
+
+
+def predict(setting: Setting, passes: Iterable[Pass]) -> Prediction:
+    """The peak over some passes, at least one."""
+    return max((_at(setting, one) for one in passes), key=lambda found: found.peak)
+
+
+def _at(setting: Setting, one: Pass) -> Prediction:
+    shape, compute = setting.shape, setting.compute
+    full = not compute.rank  # all weights are trained
+    gradient = compute.weight if full else 4
+    gradients = setting.trained * gradient
+    head = 0 if setting.scores or not full else shape.embedding * compute.weight  # gradient of the LM head
+    activations = kept_bytes(shape, compute, one)
+    tiles = 0 if setting.scores else head_bytes(setting, one)
+    # two moments compete: the backward of the LM head, where all activations are there, and that of the embedding,
+    # where all gradients are, and once more that of a matrix that both share or that an earlier pass left
+    before = (gradients if one.accumulates else 0) + activations + tiles + head
+    twice = shape.embedding * compute.weight * (bool(head and shape.tied) + one.accumulates) if full else 0
+    left = 0 if setting.gpu else int(STAYS * activations)
+    after = gradients + left + twice
+    parts = {
+        "process": 0 if setting.gpu else PROCESS + (ADAPTERS if compute.rank else 0),
+        "weights": shape.parameters * compute.weight + (0 if full else 4 * setting.trained),
+        "optimizer": setting.trained * MOMENTS[setting.optimizer],
+        "references": setting.references * compute.weight,
+    }
+    if before >= after:
+        moment = {
+            "gradients": (gradients if one.accumulates else 0) + head,
+            "activations": activations,
+            "head": tiles,
+        }
+    else:
+        moment = {"gradients": gradients + twice, "activations": left, "head": 0}
+    return Prediction(parts={**parts, **moment}, largest=one)
+
+
+STAYS = 0.8
+"""Share of the activations' memory that the C library still holds when the last gradients are computed: gradients that
+were allocated among them keep it from giving pages back."""
+
+
+def head_bytes(setting: Setting, one: Pass) -> int:
+    """What the LM head adds at the start of its backward: hidden states, products that are kept, tiles in work."""
+    shape, compute = setting.shape, setting.compute
+    hidden = one.targets * shape.hidden * (compute.weight + 2 * compute.product)
+    logits = one.targets * shape.vocabulary
+    if compute.engine == "dense":
+        return 3 * 4 * logits + hidden
+    tile, kept = (GPU_MEMORY // 512, GPU_MEMORY // 64) if setting.gpu else (8 * MIB, 64 * MIB)
+    tiles = min(4 * logits, tile) * (2 * 4 + compute.product) // 4
+    return hidden + tiles + (4 * one.targets * shape.hidden if compute.rank else min(kept, logits))

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+
+import pytest
+
+from nashtune.data import digests
+from nashtune.data.digests import known_sha256
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Files whose content was read."""
+    seen = []
+    monkeypatch.setattr(digests, "sha256_of", lambda path: (seen.append(path.name), sha256(path.read_bytes()))[1])
+    return seen
+
+
+@pytest.fixture
+def settled(monkeypatch) -> None:
+    """Time has passed since the files were written."""
+    now = time.time
+    monkeypatch.setattr(digests.time, "time", lambda: now() + 60)
+
+
+def test_a_file_is_read_once(tmp_path, reads, settled) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    assert {known_sha256(path) for _ in range(3)} == {sha256(b"one")}
+    assert reads == ["a"]
+
+
+def test_a_change_is_seen_even_where_size_and_time_are_put_back(tmp_path, reads, settled) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    known_sha256(path)
+    before = path.stat()
+    path.write_bytes(b"two")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert known_sha256(path) == sha256(b"two")
+    other = tmp_path / "b"
+    other.write_bytes(b"six")
+    other.replace(path)
+    assert known_sha256(path) == sha256(b"six")
+    assert reads == ["a", "a", "a"]
+
+
+def test_a_file_that_was_just_written_is_not_trusted_yet(tmp_path, reads) -> None:
+    """Within the resolution of time stamps it may be written again and look the same."""
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    known_sha256(path)
+    known_sha256(path)
+    assert reads == ["a", "a"]
+
+
+def test_a_broken_memory_is_made_again(tmp_path, own_cache, reads, settled) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    known_sha256(path)
+    (memory,) = (own_cache / "digests").iterdir()
+    for content in ("", "[]", '{"stamp": 1}'):
+        memory.write_text(content)
+        assert known_sha256(path) == sha256(b"one")
+    assert len(reads) == 4

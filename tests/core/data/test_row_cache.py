@@ -1,0 +1,255 @@
+"""Rows are tokenised once for each content and each way to read it, and a broken file is never read."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nashtune.data import module, row_cache
+from nashtune.data.module import PreferenceData
+from nashtune.errors import InputError
+
+ROW = {"prompt": "p", "chosen": "a", "rejected": "bb", "p_chosen": 0.75}
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Sources that were read and tokenised."""
+    seen: list[str] = []
+    tokenise = module.tokenise
+    monkeypatch.setattr(
+        module,
+        "tokenise",
+        lambda rows, found, *rest, **more: (seen.append(found.source), tokenise(rows, found, *rest, **more))[1],
+    )
+    return seen
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the user is told."""
+    said: list[str] = []
+    monkeypatch.setattr(row_cache, "rank_zero_info", said.append)
+    return said
+
+
+def start(source: str, tokenizer: Any, rows: Any = "pairs", **options: Any) -> PreferenceData:
+    bound = {name: options.pop(name) for name in ("reads", "uses_margin", "context") if name in options}
+    data = PreferenceData(source, **options)
+    data.bind(tokenizer=tokenizer, rows=rows, uses_p_chosen=True, seed=0, **bound)
+    data.setup("fit")
+    return data
+
+
+def content(data: PreferenceData) -> tuple[Any, ...]:
+    return list(data.every_row("train").rows), data.reports["train"]
+
+
+def file_of(cache: Path) -> Path:
+    (path,) = (cache / "rows").glob("*.arrow")
+    return path
+
+
+def test_the_second_start_reads_no_row_and_gives_the_same(pairs, tokenizer, passes, lines) -> None:
+    path = pairs(300)
+    first, second = start(path, tokenizer), start(path, tokenizer)
+    assert passes == [path]
+    assert content(second) == content(first)
+    assert second.where("train", 299) == f"{path}:300"
+    assert second.fingerprint("train") == first.fingerprint("train")
+    assert lines == []
+
+
+def test_the_same_content_under_another_name_is_read_once(pairs, tokenizer, passes, tmp_path) -> None:
+    path = pairs(3)
+    start(path, tokenizer)
+    copy = str(tmp_path / "copy.jsonl")
+    shutil.copy(path, copy)
+    data = start(copy, tokenizer)
+    assert passes == [path]
+    assert data.where("train", 1) == f"{copy}:2"
+    assert data.reports["train"].source == copy
+
+
+def test_a_split_has_its_own_name_in_the_report(pairs, tokenizer, passes) -> None:
+    path = pairs(3)
+    data = start(path, tokenizer, validation=path)
+    assert passes == [path]
+    assert [report.split for report in data.reports.values()] == ["train", "validation"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_length": 99},
+        {"max_prompt_length": 50},
+        {"overflow": "drop"},
+        {"limit": 2},
+        {"template": "plain"},
+        {"labels": "soft"},
+        {"ranked_pairs": "all_pairs"},
+        {"rows": "examples"},
+        {"rows": "comparisons"},
+        {"rows": "ranked", "reads": "scores"},
+        {"reads": "scores"},
+        {"uses_margin": True},
+        {"context": 200},
+    ],
+)
+def test_everything_that_changes_the_rows_makes_them_anew(write, tokenizer, passes, change) -> None:
+    path = write([{**ROW, "prompt": f"p{i}"} for i in range(4)])
+    start(path, tokenizer)
+    start(path, tokenizer, **change)
+    start(path, tokenizer, **change)
+    assert passes == [path, path]
+
+
+def test_changed_rows_are_read_again(pairs, tokenizer, passes) -> None:
+    path = pairs(3)
+    one = start(path, tokenizer).fingerprint("train")
+    Path(path).write_text(Path(path).read_text().replace("good", "fine"))
+    assert start(path, tokenizer).fingerprint("train") != one
+    assert len(passes) == 2
+
+
+def test_the_tokenizer_counts_as_it_is_now(pairs, tokenizer, passes) -> None:
+    path = pairs(3)
+    start(path, tokenizer)
+    tokenizer.chat_template += "{# another #}"
+    start(path, tokenizer)
+    tokenizer.add_tokens(["good"])
+    assert start(path, tokenizer).every_row("train").rows[0].completions[0][0] == tokenizer.convert_tokens_to_ids(
+        "good"
+    )
+    assert len(passes) == 3
+
+
+def test_a_template_that_writes_the_date_is_another_one_tomorrow(tokenizer, monkeypatch) -> None:
+    class Day:
+        today = 0
+
+        @classmethod
+        def isoformat(cls) -> str:
+            return str(cls.today)
+
+    monkeypatch.setattr(row_cache, "date", type("Date", (), {"today": lambda: Day}))
+    plain = row_cache.tokenizer_digest(tokenizer)
+    Day.today = 1
+    assert row_cache.tokenizer_digest(tokenizer) == plain
+    tokenizer.chat_template = "{{ strftime_now('%d') }}" + tokenizer.chat_template
+    dated = row_cache.tokenizer_digest(tokenizer)
+    Day.today = 2
+    assert row_cache.tokenizer_digest(tokenizer) != dated
+
+
+def test_the_code_counts(pairs, tokenizer, passes, monkeypatch) -> None:
+    path = pairs(3)
+    start(path, tokenizer)
+    monkeypatch.setattr(row_cache, "_code", lambda: "another")
+    start(path, tokenizer)
+    assert len(passes) == 2
+
+
+@pytest.mark.parametrize("harm", ["cut", "flipped", "empty", "other"])
+def test_a_broken_file_is_made_again_with_a_line(pairs, tokenizer, own_cache, passes, lines, harm) -> None:
+    path = pairs(50)
+    whole = content(start(path, tokenizer))
+    file = file_of(own_cache)
+    good = file.read_bytes()
+    middle = len(good) // 2
+    bad = {
+        "cut": good[:middle],
+        "flipped": good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :],
+        "empty": b"",
+        "other": b"x" * len(good),
+    }
+    file.write_bytes(bad[harm])
+    assert content(start(path, tokenizer)) == whole
+    (line,) = lines
+    assert line.startswith(f"note: {file} is broken (") and line.endswith("; the rows are tokenised again")
+    assert file_of(own_cache).read_bytes() == good
+    start(path, tokenizer)
+    assert len(passes) == 2
+
+
+def test_rows_that_are_refused_leave_nothing_behind(write, tokenizer, own_cache) -> None:
+    path = write([ROW, {**ROW, "rejected": ""}])
+    for _ in range(2):
+        with pytest.raises(InputError, match=f"{path}:2: 'rejected' is empty"):
+            start(path, tokenizer)
+    assert [file.suffix for file in (own_cache / "rows").iterdir()] == [".lock"]
+
+
+def test_several_runs_at_once_make_the_rows_once(pairs, tokenizer, passes, own_cache) -> None:
+    path = pairs(200)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: start(path, tokenizer).fingerprint("train"), range(4)))
+    assert len(set(found)) == 1
+    assert passes == [path]
+    file_of(own_cache)
+
+
+def test_a_cache_that_cannot_be_written_to(pairs, tokenizer, tmp_path, monkeypatch, passes, lines) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NASHTUNE_CACHE", str(tmp_path / "file"))
+    path = pairs(3)
+    data = start(path, tokenizer)
+    assert len(data.every_row("train").rows) == 3
+    start(path, tokenizer)
+    assert len(passes) == 2
+    assert lines[0].startswith(f"note: tokenised rows cannot be kept in {tmp_path / 'file' / 'rows'} (")
+    assert "set NASHTUNE_CACHE" in lines[0]
+
+
+def test_rows_in_a_temporary_folder_go_with_the_last_reference(pairs, tokenizer, tmp_path, monkeypatch, lines) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NASHTUNE_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(row_cache, "mkdtemp", lambda prefix: str(tmp_path / "temporary"))
+    data = start(pairs(3), tokenizer)
+    assert list((tmp_path / "temporary").glob("*.arrow"))
+    del data
+    gc.collect()
+    assert not (tmp_path / "temporary").exists()
+    monkeypatch.setattr(row_cache, "mkdtemp", lambda prefix: str(tmp_path / "file"))
+    with pytest.raises(InputError, match=r"cannot be written anywhere .* set NASHTUNE_CACHE"):
+        start(pairs(3), tokenizer)
+
+
+def test_the_stages_of_a_bad_row_keep_their_order(write, tokenizer) -> None:
+    """What cannot be read comes before what does not fit the template, and this before what is too long."""
+    long, chat = {**ROW, "prompt": "p" * 200}, {**ROW, "prompt": [{"role": "user", "content": "p"}]}
+    broken = "{"
+
+    def said(*rows: Any) -> str:
+        with pytest.raises(InputError) as error:
+            start(write([*rows, *[ROW] * 300, *rows]), tokenizer, template="plain", max_length=50)
+        return str(error.value)
+
+    assert "broken JSON" in said(long, chat, broken) and "and 1 more bad row:" in said(long, chat, broken)
+    assert "the prompt is a list of messages" in said(long, chat)
+    assert "are more than data.max_length 50" in said(long)
+
+
+def test_many_bad_rows_are_counted_and_five_named(write, tokenizer) -> None:
+    path = write([{**ROW, "prompt": "p" * 200}] * 400)
+    with pytest.raises(InputError) as error:
+        start(path, tokenizer, max_length=50)
+    first, more, *named = str(error.value).splitlines()
+    assert first.startswith(f"{path}:1: ")
+    assert more == "and 399 more bad rows, the first 4 of them:"
+    assert [line.split(": ")[0].strip() for line in named] == [f"{path}:{i}" for i in (2, 3, 4, 5)]
+
+
+def test_the_report_comes_back_whole(write, tokenizer) -> None:
+    rows = [{**ROW, "id": i, "prompt": "p" * i} for i in range(1, 40)] + [{**ROW, "prompt": "p", "id": 0}]
+    path = write([*rows, *rows])
+    first, second = (start(path, tokenizer, max_length=40, overflow="truncate_prompt").reports["train"] for _ in "ab")
+    assert second == first
+    assert json.dumps(second.as_dict()) == json.dumps(first.as_dict())
+    assert first.duplicates == 41
