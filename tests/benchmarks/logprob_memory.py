@@ -5,12 +5,12 @@ compared take turns within each round. Memory is resident memory above what the 
 gradients. CPU seconds are the steadier number where other work shares the machine.
 
 Workloads, all with a hidden size of 576 and a vocabulary of 49,152:
-- head: no decoder layers, one prompt token before each of 2,048 completion tokens, and the embedding frozen, so that the
-  LM head is nearly all there is;
+- head: no decoder layers, 2,048 completion tokens behind prompts of one token, and the embedding frozen, so that the LM
+  head is nearly all there is;
 - head, frozen: the same where the head gets no gradient, as under LoRA;
 - model: four decoder layers and 128 prompt tokens before each completion of 128; most of its memory is activations of
   the layers, which no engine changes;
-- step: eight layers, 64 prompt tokens before each of 8 completions of 128, weights in float32 and, where bf16, autocast;
+- step: eight layers, 64 prompt tokens before each of 8 completions of 128, weights in float32, bf16 by autocast;
   log-probs of the policy and of a live reference, with and without the statistics of epsilon-DPO, and backward.
 
 Required: of `tiled` on the trained head in float32 a tenth of the memory of `dense` at most, and 1.2 times its time; of

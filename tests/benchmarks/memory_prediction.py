@@ -82,7 +82,7 @@ def nashtune(*argv: str) -> str:
     program = [sys.executable, "-m", "nashtune.cli.main", *argv]
     done = subprocess.run(program, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     if done.returncode:
-        raise SystemExit(f"{' '.join(argv)}\n{done.stderr}")
+        raise SystemExit(f"{' '.join(argv)}\n{done.stdout}{done.stderr}")
     return done.stdout
 
 
@@ -93,6 +93,7 @@ def measure(folder: Path, engine: str, case: str, number: int) -> tuple[int, flo
     cache = ("--spec.references.ref.folder", str(folder / "cache")) if "cached" in options else ()
     shared = (*run, "--data.template", "plain", "--engine", engine, "--trainer.accelerator", "cpu", *options, *cache)
     shared = (*shared, "--data.batch_size", "4", "--trainer.max_steps", "3", "--spec.optimizer.warmup", "0")
+    shared = shared if "--spec.optimizer.name" in options else (*shared, "--spec.optimizer.name", "adamw")
     (checked,) = json.loads(nashtune("check", "dpo", "--json", *shared))
     where = folder / f"run-{engine}-{number}"
     nashtune("fit", "--spec", "dpo", *shared, "--run_dir", str(where))

@@ -24,8 +24,8 @@ Takes the command line of `nashtune fit`, so that what is checked is what would 
     nashtune check dpo
     nashtune check dpo --config demo --spec.kl.beta 0.2 --trainer.max_steps 5
     nashtune check --all
-With --config it also checks the run file, reads every row, looks at the model's files, counts the steps and predicts the
-peak of memory; for a game it counts generations, judgements, forward passes and the disk that they need.
+With --config it also checks the run file, reads every row, looks at the model's files, counts the steps and predicts
+the peak of memory; for a game it counts generations, judgements, forward passes and the disk that they need.
 Exit code 0 when nothing was found, 2 otherwise; each finding is one line on stderr, with file and line."""
 
 
@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also construct components and prepare the oracle; loads torch",
     )
-    parser.add_argument("--json", action="store_true", help="print a JSON list: name, ok, findings, notes, plan, memory")
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON list: name, ok, findings, notes, plan, memory (in bytes)"
+    )
 
 
 def take(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:

@@ -78,11 +78,13 @@ def packed_attention(
         (1, F, Hq, D), contiguous.
     """
     device = query.device.type
-    if torch.is_autocast_enabled(device) and query.dtype != torch.float64:  # as transformers' own functions get it
-        query, key, value = (part.to(torch.get_autocast_dtype(device)) for part in (query, key, value))
+    dtype = query.dtype
+    if torch.is_autocast_enabled(device) and dtype != torch.float64:  # as transformers' own functions get it
+        dtype = torch.get_autocast_dtype(device)
     packed.windows.append(sliding_window)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = packed.binding(sliding_window)
+    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     backend = packed.backend or _choose(query, packed, softcap=softcap, dropout=dropout)
     if backend == "rows":
         from nashtune.logprobs.attention_rows import row_attention

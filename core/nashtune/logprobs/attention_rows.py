@@ -4,6 +4,10 @@ Own code because it was measured: on a CPU with bfloat16 arithmetic, torch's fus
 bfloat16 as in float32 and plain products take half of it; and slices of keys and values would each get a gradient as
 large as the whole sequence. Scores of a block are computed again in backward instead of kept.
 
+Scores are products in float32 in any case. Rounded to bfloat16 they would be wrong by up to 0.5 where a bias on the keys
+makes them 100 and more; and what could take that bias away looks at later tokens, so that a completion's last digits would
+depend on its rival.
+
 Legend: F = flat positions, Hq = query heads, Hk = key and value heads, G = Hq / Hk, R = rows of a block,
 S = keys that a block may see, D = head size.
 """
@@ -57,7 +61,7 @@ def row_attention(
     window: int | None,
     softcap: float | None,
 ) -> Tensor:
-    """As `packed_attention`, without dropout."""
+    """As `packed_attention`, without dropout. """
     settings = _Settings(scale=scale, window=window, softcap=softcap)
     out: Tensor = _Rows.apply(query, key, value, packed, settings)  # type: ignore[no-untyped-call]
     return out
@@ -70,6 +74,7 @@ class _Rows(torch.autograd.Function):
         out = query.new_empty(1, length, heads, value.shape[-1])
         for segment in packed.packed.segments:
             keys, values = _seen(key, segment), _seen(value, segment)
+            wide_keys = keys.to(wide)
             for block in _blocks(segment):
                 span = slice(block.start, block.start + block.rows)
                 rows = _rows(query[0, :, span], key.shape[1])
@@ -89,6 +94,7 @@ class _Rows(torch.autograd.Function):
         ]
         for segment in ctx.packed.packed.segments:
             keys, values = _seen(key, segment), _seen(value, segment)
+            wide_keys = keys.to(wide)
             # summed over blocks in float32 or wider
             wide = torch.promote_types(key.dtype, torch.float32)
             grad_keys, grad_values = torch.zeros_like(keys, dtype=wide), torch.zeros_like(values, dtype=wide)
@@ -104,7 +110,7 @@ class _Rows(torch.autograd.Function):
                 slope = slope.sub_(along).mul_(weights).mul_(settings.scale)
                 if bend is not None:
                     slope.mul_(bend)
-                slope = slope.to(key.dtype)
+                slope = slope.to(keys.dtype)
                 grads[0][:, span] = torch.bmm(slope, keys[:, seen]).view(heads, block.rows, -1)
                 grad_keys[:, seen] += torch.bmm(slope.transpose(1, 2), rows)
             _give_back(grads[1], grad_keys, segment)

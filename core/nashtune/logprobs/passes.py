@@ -27,12 +27,12 @@ def forward(hidden: Tensor, matrix: Matrix, target: Tensor, plan: Plan) -> Measu
     pushes = _Pushes(hidden, plan) if plan.direction else None
     found = Measured(logp=chosen, lse=chosen)
     product_of, logits_of, share_of = (_Buffer(hidden, plan, dtype) for dtype in (plan.compute, plan.wide, plan.wide))
-    parts: list[Tensor] = []
-    for index, columns in enumerate(spans(matrix.weight.shape[0], plan.columns)):
+    tiles = list(spans(matrix.weight.shape[0], plan.columns))
+    parts = chosen.new_empty(len(tiles), rows_total)
+    for index, columns in enumerate(tiles):
         weight, bias = matrix.rows_of(columns, plan.compute), matrix.bias_of(columns, plan.wide)
         width = weight.shape[0]
         keep = hidden.new_empty((rows_total, width), dtype=plan.compute) if index < plan.kept_tiles else None
-        parts.append(torch.empty_like(chosen))
         for rows in spans(rows_total, plan.rows):
             near = narrow[rows]
             size = (near.shape[0], width)
@@ -41,15 +41,15 @@ def forward(hidden: Tensor, matrix: Matrix, target: Tensor, plan: Plan) -> Measu
             inside, column = locate(target[rows], columns)
             chosen[rows] += torch.where(inside, tile.gather(1, column)[:, 0], 0.0)
             share, local = softmax_lse(tile, share_of(size))
-            parts[-1][rows] = local
+            parts[index, rows] = local
             if pushes is not None:
                 if (slope := plan.slope(tile)) is not None:
                     share.mul_(slope)
                 share.scatter_(1, column, torch.where(inside, 0.0, share.gather(1, column)[:, 0])[:, None])
-                pushes.add(rows, share, local, weight)
+                pushes.add(rows, share, local, weight, product)
         if keep is not None:
             found.kept[columns.start] = keep
-    found.lse = torch.stack(parts).logsumexp(0)
+    found.lse = parts.logsumexp(0)
     found.logp = chosen - found.lse
     if pushes is not None:
         found.direction = onto_hidden(pushes.total(found.lse), found.logp, chosen, matrix, target, plan)
@@ -74,12 +74,12 @@ class _Pushes:
         self._sum = hidden.new_zeros(hidden.shape, dtype=plan.wide)
         self._lse = hidden.new_full((hidden.shape[0],), -torch.inf, dtype=plan.wide)
 
-    def add(self, rows: slice, share: Tensor, local: Tensor, weight: Tensor) -> None:
+    def add(self, rows: slice, share: Tensor, local: Tensor, weight: Tensor, memory: Tensor) -> None:
         before = self._lse[rows]
         now = torch.logaddexp(before, local)
         part = self._sum[rows].mul_((before - now).exp_()[:, None])
         share.mul_((local - now).exp_()[:, None])
-        self._plan.accumulate(part, share.to(self._plan.compute), weight)
+        self._plan.accumulate(part, self._plan.narrow(share, memory), weight)
         self._lse[rows] = now
 
     def total(self, lse: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ def backward(
                 tile.mul_(slope)
             if grad_bias is not None:
                 grad_bias[columns] += torch.mv(tile.t(), factor[rows]).to(grad_bias.dtype)
-            low = tile.to(plan.compute)
+            low = plan.narrow(tile, product)  # fresh memory for each tile would cost a CPU time and hold on to pages
             if grad_hidden is not None:
                 plan.accumulate(grad_hidden[rows], low, weight_tile)
             if part is not None:

@@ -57,6 +57,10 @@ class Plan:
         """Derivative of the soft cap, from the capped logits; None where there is no cap."""
         return None if self.softcap is None else 1.0 - (logits / self.softcap).square_()
 
+    def narrow(self, tile: Tensor, out: Tensor) -> Tensor:
+        """A tile in the compute dtype: written into `out`, or itself where it is already."""
+        return tile if self.compute == self.wide else out.copy_(tile)
+
     def accumulate(self, total: Tensor, a: Tensor, b: Tensor, *, first: bool = False) -> None:
         """Adds a @ b to `total` (overwrites it at first): product in the compute dtype, sum in the dtype of `total`."""
         if self.compute != total.dtype:

@@ -46,8 +46,11 @@ class Tiling:
         return max(1, min(num_tokens, self.tokens))
 
     def columns(self, num_tokens: int, vocabulary: int) -> int:
-        """Vocabulary in a tile, a multiple of 64 where that is not all of it."""
-        return min(vocabulary, max(64, self.tile_bytes // (4 * self.rows(num_tokens)) // 64 * 64))
+        """Vocabulary in a tile, a multiple of 64 where that is not all of it.
+
+        Of few tokens as if there were 256: else the tile's part of the weight would be the large tensor.
+        """
+        return min(vocabulary, max(64, self.tile_bytes // (4 * max(256, self.rows(num_tokens))) // 64 * 64))
 
     def kept_tiles(self, num_tokens: int, vocabulary: int, dtype: torch.dtype) -> int:
         """Vocabulary tiles, over all tokens, whose products are kept in that dtype."""

@@ -1,7 +1,7 @@
 """Bytes that autograd keeps from forward to backward, counted from the sizes of a Llama-like model.
 
-The numbers are those of transformers' modules: what a norm, a linear map, a rotation, an attention and a gated MLP save.
-`tests/core/memory/test_activations.py` compares them with what autograd really saves.
+The numbers are those of transformers' modules: what a norm, a linear map, a rotation, an attention and a gated MLP
+save. `tests/core/memory/test_activations.py` compares them with what autograd really saves.
 
 Legend: T = tokens of the longest sequence, r = rank of an adapter.
 """
@@ -74,7 +74,7 @@ def layer_bytes(shape: ModelShape, compute: Compute, width: int) -> int:
         + shape.intermediate * _mlp(compute)
         + _attention(shape, compute, width)
         + ADAPTED * compute.rank * (2 if compute.autocast else WIDE)
-        + 2 * WIDE * shape.norms // 2
+        + WIDE * shape.norms
     )
 
 
@@ -103,7 +103,7 @@ def _attention(shape: ModelShape, compute: Compute, width: int) -> int:
     if compute.rank and compute.product == 2:  # what the adapter of the last map reads
         kept += shape.queries * (2 if compute.autocast else WIDE)
     if shape.head_norms:
-        kept += (shape.queries + shape.keys) * (WIDE + (0 if compute.rank else compute.weight if not compute.autocast else 2))
+        kept += (shape.queries + shape.keys) * (WIDE + (0 if compute.rank else compute.product))
     return kept
 
 

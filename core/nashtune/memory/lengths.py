@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,12 +57,6 @@ class Measure:
         self._turns = array("q")
         self._first: list[tuple[int, list[str]]] = []
         self._longest: list[tuple[int, int, list[str]]] = []
-
-    def watch(self, rows: Iterator[Any]) -> Iterator[Any]:
-        """The same rows, measured as they pass."""
-        for row in rows:
-            self.add(row)
-            yield row
 
     def add(self, row: Any) -> None:
         """A checked row."""
@@ -126,7 +120,7 @@ def _text(prompt: Prompt) -> str:
 
 
 def turn_tokens(tokenizer: Any, folder: ModelFolder) -> int:
-    """Tokens that the chat template puts around a message, seen on a conversation of one."""
+    """Tokens that the chat template puts around a message, seen on a conversation of one and the turn that follows."""
     file = folder.tokenizer / "chat_template.jinja"
     settings = folder.tokenizer / "tokenizer_config.json"
     known = read_json(settings, "policy.path") if settings.is_file() else {}
@@ -145,4 +139,4 @@ def turn_tokens(tokenizer: Any, folder: ModelFolder) -> int:
         )
     except (TemplateError, TypeError):  # it calls what transformers alone provides
         return USUAL_TURN
-    return max(0, len(tokenizer.encode(text, add_special_tokens=False).ids) - 1 + 1) // 2
+    return len(tokenizer.encode(text, add_special_tokens=False).ids) // 2  # around the message, and before the answer

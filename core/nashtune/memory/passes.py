@@ -105,5 +105,3 @@ def _pass(lengths: RowLengths, rows: np.ndarray, batching: Batching, accumulates
     positions = sequences * width if batching.engine in PADS else sum(_cost(lengths, rows, batching))
     targets = int(lengths.total[rows].sum()) * copies
     return Pass(positions=positions, targets=targets, width=width, accumulates=accumulates)
-
-

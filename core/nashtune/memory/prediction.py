@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from nashtune.memory.activations import Compute, kept_bytes
+from nashtune.memory.activations import Compute, kept_bytes, layer_bytes
 from nashtune.memory.passes import Pass
 from nashtune.memory.shape import ModelShape
 
 MIB = 2**20
-PROCESS = 490 * 10**6
-"""Python with torch (a build for CPUs), Lightning, transformers and the product, before a model loads; as measured."""
-ADAPTERS = 60 * 10**6
-"""peft and what it imports; as measured."""
+PROCESS = 545 * 10**6
+"""Python with torch (a build for CPUs), Lightning, transformers and the product, once training has begun; measured."""
+KERNELS = 200 * 10**6
+"""What products in bfloat16 need on a CPU: oneDNN keeps a kernel for each shape that it has met; measured."""
 GPU_MEMORY = 80 * 2**30
 """Of an accelerator, which decides the size of its tiles; there is no asking it without torch."""
+STAYS = 1.1
+"""Of the memory of activations, what the C library still holds when the last gradients are computed, with what it lost in
+holes: gradients that were allocated among activations keep it from giving pages back; measured."""
 MOMENTS = {"adamw": 8, "adamw_8bit": 2, "rmsprop": 4}
 """Bytes that an optimiser keeps for each trained weight; moments are in float32 whatever the weight is in."""
 
@@ -76,16 +79,17 @@ def _at(setting: Setting, one: Pass) -> Prediction:
     gradient = compute.weight if full else 4
     gradients = setting.trained * gradient
     head = 0 if setting.scores or not full else shape.embedding * compute.weight  # gradient of the LM head
-    activations = kept_bytes(shape, compute, one)
+    # while a layer's backward runs, gradients of what it kept are there as well
+    activations = kept_bytes(shape, compute, one) + layer_bytes(shape, compute, one.width) * one.positions
     tiles = 0 if setting.scores else head_bytes(setting, one)
     # two moments compete: the backward of the LM head, where all activations are there, and that of the embedding,
     # where all gradients are, and once more that of a matrix that both share or that an earlier pass left
     before = (gradients if one.accumulates else 0) + activations + tiles + head
     twice = shape.embedding * compute.weight * (bool(head and shape.tied) + one.accumulates) if full else 0
-    left = 0 if setting.gpu else int(STAYS * activations)
+    left = 0 if setting.gpu else int(STAYS * (activations + tiles))
     after = gradients + left + twice
     parts = {
-        "process": 0 if setting.gpu else PROCESS + (ADAPTERS if compute.rank else 0),
+        "process": 0 if setting.gpu else _process(compute),
         "weights": shape.parameters * compute.weight + (0 if full else 4 * setting.trained),
         "optimizer": setting.trained * MOMENTS[setting.optimizer],
         "references": setting.references * compute.weight,
@@ -97,13 +101,13 @@ def _at(setting: Setting, one: Pass) -> Prediction:
             "head": tiles,
         }
     else:
-        moment = {"gradients": gradients + twice, "activations": left, "head": 0}
+        moment = {"gradients": gradients + twice, "activations": left, "head": 0}  # its tiles are among what is left
     return Prediction(parts={**parts, **moment}, largest=one)
 
 
-STAYS = 0.8
-"""Share of the activations' memory that the C library still holds when the last gradients are computed: gradients that
-were allocated among them keep it from giving pages back."""
+def _process(compute: Compute) -> int:
+    """What a process is before its model."""
+    return PROCESS + (KERNELS if compute.product == 2 else 0)
 
 
 def head_bytes(setting: Setting, one: Pass) -> int:

@@ -22,8 +22,9 @@ from nashtune.models.sizes import BYTES
 from nashtune.spec.gamerules import attribute
 from nashtune.spec.model import Spec
 
-CPU_TOKENS, ACCELERATOR_TOKENS = 1024, 16384  # of a pass, where data.batch_tokens says nothing: see nashtune.data.passes
-PACKABLE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "gemma3_text", "smollm3")
+CPU_TOKENS, ACCELERATOR_TOKENS = 1024, 16384  # of a pass without data.batch_tokens; as nashtune.data.passes has them
+PACKABLE = ("llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3_text")
+"""Model types that `engine: auto` packs; of others it sees in the loaded model, and they are counted with padding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +54,8 @@ class Memory:
         one = self.prediction.largest
         other = "without" if self.checkpointing else "with"
         return [
-            f"memory: at most {gib(self.prediction.peak)} GiB {where} are predicted (in GiB: {parts}); the largest pass "
-            f"has {one.positions} positions and {one.targets} completion tokens",
+            f"memory: at most {gib(self.prediction.peak)} GiB {where} are predicted (in GiB: {parts}); the largest "
+            f"pass has {one.positions} positions and {one.targets} completion tokens",
             f"memory {other} policy.gradient_checkpointing: {gib(self.otherwise.peak)} GiB, and "
             f"{self.otherwise_work / self.work:.2f}x the floating-point operations",
         ]

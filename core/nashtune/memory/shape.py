@@ -28,7 +28,6 @@ class ModelShape:
         heads: Query heads.
         vocabulary: Tokens that have an embedding.
         parameters: All of them, an embedding that the LM head shares once.
-        file_bytes: Of the weight files.
         tied: Whether embedding and LM head are one matrix.
         norms: Of a layer's residual stream.
         head_norms: Whether queries and keys are normalised.
@@ -42,7 +41,6 @@ class ModelShape:
     heads: int
     vocabulary: int
     parameters: int
-    file_bytes: int
     tied: bool
     norms: int = 2
     head_norms: bool = False
@@ -84,7 +82,6 @@ def read_shape(folder: ModelFolder) -> ModelShape | None:
         heads=heads,
         vocabulary=vocabulary,
         parameters=sum(math.prod(shape) for shape in shapes.values()),
-        file_bytes=sum(file.stat().st_size for file in folder.base.glob("*.safetensors")),
         tied=not any(name.startswith("lm_head") for name in shapes),
         norms=4 if kind in FOUR_NORMS else 2,
         head_norms=kind in HEAD_NORMS,

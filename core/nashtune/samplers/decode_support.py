@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import lightning.fabric.utilities.rank_zero  # noqa: F401  # sets the rank that rank_zero_info reads
 import torch
-from lightning.fabric.utilities.rank_zero import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import nn
 
 from nashtune.logprobs.head import TOLERANCE, base_model

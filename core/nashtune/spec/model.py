@@ -80,12 +80,12 @@ class OptimizerSpec:
     """Optimiser and learning-rate schedule.
 
     Args:
-        name: `adamw` (one fused kernel), `adamw_8bit` (moments in 8 bits, with the library bitsandbytes) or `rmsprop`.
+        name: `adamw` (one fused kernel), `adamw_8bit` (moments in 8 bits, by the library bitsandbytes) or `rmsprop`.
         lr: Peak learning rate, > 0.
         weight_decay: Decoupled for adamw, L2 for rmsprop, >= 0.
         betas: Moment decay rates of adamw, each in [0, 1).
-        rounding: How adamw rounds weights that are kept in bf16 (`policy.precision: bf16`): to the `nearest`, where small
-            updates are lost, or `stochastic`, up or down by chance so that the mean is exact.
+        rounding: How adamw rounds weights that are kept in bf16 (`policy.precision: bf16`): to the `nearest`, where
+            small updates are lost, or `stochastic`, up or down by chance so that the mean is exact.
         warmup: Linear warm-up: below 1 a share of the run's optimiser steps, from 1 on a number of steps.
         decay: After the warm-up: `constant`, or to 0 at the end of the run, `linear` or `cosine`.
     """

@@ -123,9 +123,7 @@ def _rows(
             else:
                 margin = attribute(spec.loss, "uses_margin", False)
                 read, sizes = RowSet(source=source, kind=kind), Measure()
-                for row in stream_rows(
-                    read, data["labels"], data["ranked_pairs"], data["limit"], uses_margin=margin
-                ):
+                for row in stream_rows(read, data["labels"], data["ranked_pairs"], data["limit"], uses_margin=margin):
                     sizes.add(row)
                 counts[split] = read.training_rows
                 measure = sizes if split == "train" else measure
@@ -145,7 +143,8 @@ def _memory(
         return None
     given = {name: runs.data.get(name) for name in ("engine", "seed_everything")}
     plain = {name: value.value if isinstance(value, Typed) else value for name, value in given.items()}
-    return memory_of(spec, kind, lengths, folder, options, engine=plain["engine"], seed=int(plain["seed_everything"] or 0))
+    seed = int(plain["seed_everything"] or 0)
+    return memory_of(spec, kind, lengths, folder, options, engine=plain["engine"], seed=seed)
 
 
 def _optimizer_problem(spec: Spec, policy: Mapping[str, Any], folder: ModelFolder | None) -> str | None:

@@ -152,18 +152,19 @@ class Record(Type):
         if not isinstance(value, Mapping):
             raise self._refuse(value)
         known = {argument.name: argument for argument in self.info.arguments}
+        checked = {}
         for key, part in value.items():
             if key not in known:
                 raise Mismatch(f"not an option of {self.info.name}{nearest(key, known)}", (key,))
             try:
-                argument_type(known[key], self.info.module).check(part)
+                checked[key] = argument_type(known[key], self.info.module).check(part)
             except Mismatch as mismatch:
                 raise Mismatch(str(mismatch), (key, *mismatch.path)) from None
         for argument in known.values():
             if argument.required and argument.name not in value:
                 expected = argument_type(argument, self.info.module).expected()
                 raise Mismatch(f"is missing; {self.info.name} needs {expected}", (argument.name,))
-        return dict(value)
+        return checked
 
     def _expected(self) -> str:
         return f"a mapping ({', '.join(argument.name for argument in self.info.arguments)})"

@@ -89,9 +89,9 @@ def make_optimizer(spec: OptimizerSpec, trained: list[Parameter]) -> torch.optim
         return StochasticAdamW(trained, lr=spec.lr, betas=betas, weight_decay=spec.weight_decay)
     # one kernel over all weights: no temporaries of their size, and nothing is asked of the device
     fused = torch.optim.AdamW(trained, lr=spec.lr, betas=betas, weight_decay=spec.weight_decay, fused=True)
-    # Lightning refuses to clip gradients for an optimiser that could unscale them itself, in bf16 as well, where nothing
-    # is scaled; without this mark torch's GradScaler unscales fp16 gradients before the clipping
-    fused._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    # Lightning refuses to clip gradients for an optimiser that could unscale them itself, in bf16 as well, where
+    # nothing is scaled; without this mark torch's GradScaler unscales fp16 gradients before the clipping
+    fused._step_supports_amp_scaling = False
     return fused
 
 

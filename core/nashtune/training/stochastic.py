@@ -124,4 +124,4 @@ def round_stochastically(wide: Tensor, noise: torch.Generator) -> Tensor:
 
 
 def _chunks(tensor: Tensor) -> Iterator[Tensor]:
-    return iter(tensor.view(-1).split(CHUNK))
+    return iter(torch.split(tensor.view(-1), CHUNK))

@@ -64,6 +64,22 @@ def test_flex_sees_the_same_keys(window: int | None, cap: float | None) -> None:
         torch.testing.assert_close(found, plain(*parts, run, window, cap), rtol=0, atol=1e-5)
 
 
+def test_a_bias_on_the_keys_costs_no_precision_in_16_bits() -> None:
+    """The trap: scores of 100 and more, rounded to bfloat16, are wrong by up to 0.5. Fused attention keeps float32."""
+    packed = packed_layout(pairs([(60, 40, 30)]), share=True).packed
+    assert packed is not None
+    run = PackedPass(packed)
+    query, key, value = (part.detach().float() for part in draw(run, (4, 2)))
+    parts = [(query + 6).bfloat16(), (key + 8).bfloat16(), value.bfloat16()]
+    true = plain(*(part.double() for part in parts), run, None, None)
+    errors = {}
+    for backend in ("rows", "segments"):
+        run = PackedPass(packed, backend)  # type: ignore[arg-type]
+        found = packed_attention(*parts, run, scaling=0.7, sliding_window=None, softcap=None, dropout=0.0)
+        errors[backend] = float((found - true).norm() / true.norm())
+    assert errors["rows"] < 12 * errors["segments"]  # 60 times with keys as they are
+
+
 def test_attention_dropout_is_applied() -> None:
     packed = packed_layout(random_batch(2), share=True).packed
     assert packed is not None

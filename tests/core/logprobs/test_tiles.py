@@ -35,4 +35,4 @@ def test_the_logsumexp_that_a_softmax_gives(dtype: torch.dtype) -> None:
     share, lse = softmax_lse(logits, torch.empty_like(logits))
     torch.testing.assert_close(share, logits.softmax(-1))
     expected = logits.double().logsumexp(-1)
-    assert float((lse.double() - expected).abs().max()) < 40 * torch.finfo(dtype).eps
+    assert float((lse.double() - expected).abs().max()) < 200 * torch.finfo(dtype).eps
