@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -96,6 +97,7 @@ def measure(folder: Path, engine: str, case: str, number: int) -> tuple[int, flo
     shared = shared if "--spec.optimizer.name" in options else (*shared, "--spec.optimizer.name", "adamw")
     (checked,) = json.loads(nashtune("check", "dpo", "--json", *shared))
     where = folder / f"run-{engine}-{number}"
+    shutil.rmtree(where, ignore_errors=True)  # of an earlier call with the same --folder
     nashtune("fit", "--spec", "dpo", *shared, "--run_dir", str(where))
     report = json.loads((where / "report.json").read_text(encoding="utf-8"))
     return checked["memory"]["peak"], report["throughput"]["peak_memory_gib"] * 2**30, checked["memory"]["parts"]

@@ -21,8 +21,8 @@ KERNELS = 200 * 10**6
 GPU_MEMORY = 80 * 2**30
 """Of an accelerator, which decides the size of its tiles; there is no asking it without torch."""
 STAYS = 1.1
-"""Of the memory of activations, what the C library still holds when the last gradients are computed, with what it lost in
-holes: gradients that were allocated among activations keep it from giving pages back; measured."""
+"""Of the memory of activations, what the C library still holds when the last gradients are computed, with what it lost
+in holes: gradients that were allocated among activations keep it from giving pages back; measured."""
 MOMENTS = {"adamw": 8, "adamw_8bit": 2, "rmsprop": 4}
 """Bytes that an optimiser keeps for each trained weight; moments are in float32 whatever the weight is in."""
 

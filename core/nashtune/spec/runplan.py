@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nashtune.interfaces.schedule import Update
+from nashtune.memory.prediction import MOMENTS
+from nashtune.models.sizes import BYTES
 from nashtune.plugins.static import class_info
 from nashtune.spec.findings import Collector
 from nashtune.spec.gamerules import attribute, chosen, scores
@@ -87,9 +90,15 @@ def plan_run(
             if folder is not None
             else None,
             held_out=held_out,
-            moments=1 if spec.optimizer.name == "rmsprop" else 2,
+            moments=_moments(spec, policy, folder),
         ),
     )
+
+
+def _moments(spec: Spec, policy: Mapping[str, Any], folder: ModelFolder | None) -> int:
+    """What the optimiser keeps per trained weight, in numbers as large as the weight."""
+    adapter = policy["lora"] is not None or (folder is not None and folder.is_adapter)
+    return math.ceil(MOMENTS[spec.optimizer.name] / (BYTES["fp32"] if adapter else BYTES[policy["precision"]]))
 
 
 def warmup_notes(spec: Spec, declared: Declared, plan: Plan) -> list[str]:

@@ -22,8 +22,8 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor
 
 from nashtune.data.passes import counted, pass_tokens, split
-from nashtune.errors import InputError
 from nashtune.evaluation.metrics import COMPARED, Means
+from nashtune.evaluation.predictions import predictions
 from nashtune.evaluation.reward_scores import HeldOut, HeldOutScores
 from nashtune.interfaces import Schedule, TokenBatch
 from nashtune.interfaces.kl import watches
@@ -38,7 +38,7 @@ from nashtune.spec.gamerules import attribute
 from nashtune.spec.resolve import build, resolve
 from nashtune.training.finite import FiniteGuard
 from nashtune.training.objective import Objective
-from nashtune.training.optimizer import LearningRate, configure
+from nashtune.training.optimizer import LearningRate, configure, total_steps
 from nashtune.training.refusals import refuse_other_schedules
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class AlignmentModule(LightningModule):
         if not self.is_game:
             refuse_other_schedules(self.schedule, self.spec.schedule.name)
         self.rate = LearningRate(self.spec.optimizer, 1)
-        self.planned_steps: int | None = None  # of a game, at most; an offline run knows its steps from its rows
+        # of a game, at most: stopped by max_steps and taken up again it has one schedule. None: the rows say it
+        self.planned_steps: int | None = None
         self._finite = FiniteGuard()
         self._window = Means()
         self._evaluation = Means()
@@ -145,28 +146,10 @@ class AlignmentModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The spec's optimiser over what is trained, with the schedule over the run's total steps."""
-        self.rate.total = self.total_steps()
+        self.rate.total = self.planned_steps or total_steps(self.trainer, cast("PreferenceData", self.data))
         if note := self.spec.optimizer.warmup_note(self.rate.total):
             rank_zero_info(f"note: {note}")
         return cast(OptimizerLRScheduler, configure(self.spec.optimizer, self.policy.parameters(), self.rate))
-
-    def total_steps(self) -> int:
-        """Optimiser steps of the whole run, from the data and the trainer's limits.
-
-        Not `trainer.estimated_stepping_batches`: reading it here makes Lightning drop the loader's state on resume.
-        """
-        if self.planned_steps is not None:  # a game that is stopped by max_steps and goes on has one schedule
-            return self.planned_steps
-        trainer = self.trainer
-        limits = [int(trainer.max_steps)] if trainer.max_steps > 0 else []
-        if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            per_epoch = cast("PreferenceData", self.data).steps_per_epoch(
-                trainer.accumulate_grad_batches, trainer.world_size
-            )
-            limits.append(int(trainer.max_epochs) * per_epoch)
-        if not limits:
-            raise InputError("trainer.max_epochs: the run has no end; set trainer.max_epochs or trainer.max_steps")
-        return min(limits)
 
     @property
     def _reads_each_step(self) -> bool:
@@ -313,13 +296,7 @@ class AlignmentModule(LightningModule):
         (batch,) = passes  # not split, so that the rows stay in order
         with torch.no_grad():
             output = self.objective.evaluate(batch)
-        chosen, rejected = cast(Tensor, output.reward_chosen), cast(Tensor, output.reward_rejected)
-        columns = {"row": batch.rows, "reward_chosen": chosen, "reward_rejected": rejected}
-        if batch.desirable is not None:  # unpaired: the two rewards belong to different examples
-            reward = chosen.new_empty(len(batch))
-            reward[batch.desirable], reward[~batch.desirable] = chosen, rejected
-            columns = {"row": batch.rows, "desirable": batch.desirable, "reward": reward}
-        return {name: value.tolist() for name, value in columns.items()}
+        return predictions(batch, output)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what is trained, and the KL controller's state."""

@@ -6,13 +6,18 @@ import importlib
 import logging
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch import Trainer
 from torch.nn import Parameter
 
+from nashtune.errors import InputError
 from nashtune.spec.model import OptimizerSpec
 from nashtune.training.stochastic import StochasticAdamW
+
+if TYPE_CHECKING:
+    from nashtune.data.module import PreferenceData
 
 
 def learning_rate_factor(step: int, *, total: int, warmup_steps: int, decay: str) -> float:
@@ -68,6 +73,24 @@ def configure(spec: OptimizerSpec, parameters: Iterable[Parameter], rate: Learni
     optimizer = make_optimizer(spec, [p for p in parameters if p.requires_grad])
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate.factor)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def total_steps(trainer: Trainer, data: PreferenceData) -> int:
+    """Optimiser steps of an offline run, from its rows and the trainer's limits.
+
+    Not `trainer.estimated_stepping_batches`: reading it before the fit makes Lightning drop the loader's state on
+    resume.
+
+    Raises:
+        InputError: the run has no end.
+    """
+    limits = [int(trainer.max_steps)] if trainer.max_steps > 0 else []
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        per_epoch = data.steps_per_epoch(trainer.accumulate_grad_batches, trainer.world_size)
+        limits.append(int(trainer.max_epochs) * per_epoch)
+    if not limits:
+        raise InputError("trainer.max_epochs: the run has no end; set trainer.max_epochs or trainer.max_steps")
+    return min(limits)
 
 
 def make_optimizer(spec: OptimizerSpec, trained: list[Parameter]) -> torch.optim.Optimizer:

@@ -77,7 +77,7 @@ def test_a_bias_on_the_keys_costs_no_precision_in_16_bits() -> None:
         run = PackedPass(packed, backend)  # type: ignore[arg-type]
         found = packed_attention(*parts, run, scaling=0.7, sliding_window=None, softcap=None, dropout=0.0)
         errors[backend] = float((found - true).norm() / true.norm())
-    assert errors["rows"] < 12 * errors["segments"]  # 60 times with keys as they are
+    assert errors["rows"] < 2 * errors["segments"]  # 60 times with scores in bfloat16
 
 
 def test_attention_dropout_is_applied() -> None:
