@@ -21,7 +21,6 @@ from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 from filelock import FileLock
-from lightning_utilities.core.rank_zero import rank_zero_info
 
 from nashtune.cache import cache_root
 from nashtune.data.digests import known_sha256, remember
@@ -30,6 +29,7 @@ from nashtune.data.row_file import RowWriter, TokenRows
 from nashtune.data.tokenise import TokenRow
 from nashtune.errors import InputError
 from nashtune.files import atomic_path, sha256_of
+from nashtune.notes import note
 
 Make = Callable[[Callable[[Sequence[TokenRow]], Any]], TokenisationReport]
 """Reads and encodes all rows, hands them on a few at a time, and says what became of them."""
@@ -59,8 +59,8 @@ def kept_rows(settings: Mapping[str, Any], source: str, split: str, make: Make) 
             with FileLock(folder / f"{key}.lock"):
                 rows = _find(folder, key, source) or _make(folder, key, source, make)
         except OSError as error:
-            rank_zero_info(
-                f"note: tokenised rows cannot be kept in {folder} ({error.strerror or error}), so that every run makes "
+            note(
+                f"tokenised rows cannot be kept in {folder} ({error.strerror or error}), so that every run makes "
                 "them anew; set NASHTUNE_CACHE to a folder that can be written to"
             )
             rows = _temporary(key, source, make)
@@ -105,7 +105,7 @@ def _find(folder: Path, key: str, source: str) -> TokenRows | None:
         except FileNotFoundError:
             continue  # another run has taken it away
         except (OSError, ValueError, KeyError, TypeError) as error:
-            rank_zero_info(f"note: {path} is broken ({error}); the rows are tokenised again")
+            note(f"{path} is broken ({error}); the rows are tokenised again")
             path.unlink(missing_ok=True)
             continue
         return rows

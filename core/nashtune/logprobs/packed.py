@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from lightning_utilities.core.rank_zero import rank_zero_info
-
 from nashtune.errors import InputError
 from nashtune.interfaces.batch import TokenBatch
 from nashtune.interfaces.layout import Layout
@@ -19,6 +17,7 @@ from nashtune.logprobs.layout import padded_layout
 from nashtune.logprobs.packable import not_packable, packed_hidden, trunk_of
 from nashtune.logprobs.packing import packed_layout
 from nashtune.logprobs.tiled import TiledEngine
+from nashtune.notes import note
 
 
 class PackedEngine(TiledEngine):
@@ -117,5 +116,5 @@ class AutoEngine(SharedEngine):
         reason = not_packable(trunk)
         if reason is not None and reason not in self._told:
             self._told.add(reason)
-            rank_zero_info(f"note: engine auto runs padded batches (tiled): {reason}")
+            note(f"engine auto runs padded batches (tiled): {reason}")
         return reason is None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from nashtune.memory.activations import Compute, kept_bytes, layer_bytes
 from nashtune.memory.passes import Pass
 from nashtune.memory.shape import ModelShape
+from nashtune.spec.optimizerrules import MOMENTS
 
 MIB = 2**20
 PROCESS = 545 * 10**6
@@ -23,8 +24,6 @@ GPU_MEMORY = 80 * 2**30
 STAYS = 1.1
 """Of the memory of activations, what the C library still holds when the last gradients are computed, with what it lost
 in holes: gradients that were allocated among activations keep it from giving pages back; measured."""
-MOMENTS = {"adamw": 8, "adamw_8bit": 2, "rmsprop": 4}
-"""Bytes that an optimiser keeps for each trained weight; moments are in float32 whatever the weight is in."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,10 +101,10 @@ def memory_of(
         seed: Of the order of rows.
 
     Returns:
-        None where the model's files do not say how large it is.
+        None where the model's files do not say how large it is, and where a frozen trunk runs once, before training.
     """
     shape = read_shape(folder)
-    if shape is None:
+    if shape is None or (spec.head is not None and spec.head.trunk == "frozen"):
         return None
     data, policy, trainer = options["data"], options["policy"], options["trainer"]
     lora = LoraSettings(**policy["lora"]) if policy["lora"] is not None else None

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_utilities.core.rank_zero import rank_zero_info
-
 from nashtune.errors import InputError, nearest
 from nashtune.models.config import LoraSettings, PolicyConfig
 from nashtune.models.locate import TOKENIZER_MODELS, ModelFolder, locate, read_json
 from nashtune.models.reward_folder import check_kind, unused_scale
+from nashtune.notes import note
 from nashtune.spec.model import HeadSpec
 
 SFT_TRAP = (
@@ -51,8 +50,8 @@ def preflight(
     for name, reference in (references or {}).items():
         _check_reference(reference, folder, config, f"spec.references.{name}")
     check_kind(folder, config.lora, head, f"{option}.path")
-    if head is not None and (note := unused_scale(folder, head, f"{option}.path")) is not None:
-        rank_zero_info(f"note: {note}")
+    if head is not None and (text := unused_scale(folder, head, f"{option}.path")) is not None:
+        note(text)
     if config.lora is not None:
         check_lora(folder, config.lora, f"{option}.lora", scores=head is not None)
     return folder

@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-from lightning_utilities.core.rank_zero import rank_zero_info
-
 from nashtune.data.conversations import Conversations, Rendering
 from nashtune.errors import InputError
 from nashtune.models.reward_folder import RewardFile
+from nashtune.notes import note
 
 CONFIG, TOKENIZER_CONFIG, TOKEN_MAP = "config.json", "tokenizer_config.json", "special_tokens_map.json"
 TEMPLATE = "chat_template.jinja"
@@ -43,8 +42,8 @@ def finish_export(folder: Path, facts: RewardFile, tokenizer: Any) -> None:
     end = trained[-1]
     pad = padding_token(tokenizer, end)
     if pad is None:
-        rank_zero_info(
-            f"note: the tokenizer of {folder.name} has no special token but {tokenizer.convert_ids_to_tokens(end)}, "
+        note(
+            f"the tokenizer of {folder.name} has no special token but {tokenizer.convert_ids_to_tokens(end)}, "
             "which ends texts, and so none to pad with. Plain transformers then reads the score of a padded text one "
             "token early, or refuses it; nashtune's oracles read it where it was trained"
         )

@@ -138,4 +138,5 @@ class Scorer:
         if not self._policy.is_loaded:
             self._policy.load()
             self._policy.to(pick_device("cpu" if self._cpu else "auto"))
+            self._engine.attach(self._policy.loaded())
         return self._policy

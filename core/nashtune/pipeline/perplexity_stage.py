@@ -189,7 +189,7 @@ class PerplexityFilterStage(Stage):
             "sources": sources,
             "model": {"path": self.model or policy["path"], **{name: policy[name] for name in MODEL}},
             "data": {name: data[name] for name in DATA},
-            "engine": untyped(runs.data.get("engine", "tiled")),
+            "engine": untyped(runs.data.get("engine", "auto")),
             "seed_everything": int(untyped(runs.data.get("seed_everything", 0))),
         }
 

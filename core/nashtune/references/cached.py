@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor
 
 from nashtune.cache import cache_root
@@ -19,6 +18,7 @@ from nashtune.interfaces.policy import LogProbEngine, Policy
 from nashtune.interfaces.reference import Reference
 from nashtune.logprobs.head import accumulation_dtype
 from nashtune.models.policy import HFPolicy
+from nashtune.notes import note
 from nashtune.references.cache_files import PartFiles, key_of, read, write
 from nashtune.references.cache_key import everything
 from nashtune.references.live import freeze, hf_policy
@@ -122,7 +122,7 @@ class CachedReference(Reference):
         policy = self._attached()
         known = kept.read(self._dtype)
         if len(known):
-            rank_zero_info(f"note: {len(known)} reference log-probs are there already, of a run that was stopped")
+            note(f"{len(known)} reference log-probs are there already, of a run that was stopped")
         if any(everyone(len(known) > 0)):
             self._verify(known, kept.pattern, batches, engine)
         model, adapter_off = self._starting_model(policy)
@@ -141,8 +141,8 @@ class CachedReference(Reference):
         """Scores a few sequences again; an InputError where the kept numbers are others."""
         policy = self._attached()
         if policy.adapter != "fresh" and _state(policy) != self._start:
-            rank_zero_info(
-                f"note: {file.name} is not checked against the model: the weights of a checkpoint are in memory"
+            note(
+                f"{file.name} is not checked against the model: the weights of a checkpoint are in memory"
             )
             return
         allowed = PER_TOKEN[precision(next(policy.parameters()).dtype, policy.device)]

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import lightning.fabric.utilities.rank_zero  # noqa: F401  # sets the rank that rank_zero_info reads
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import nn
 
 from nashtune.logprobs.head import TOLERANCE, base_model
+from nashtune.notes import note
 from nashtune.samplers.batching import left_padded
 from nashtune.samplers.decode_model import Runner
 
@@ -31,8 +30,8 @@ def obstacle(model: nn.Module, prompt: Sequence[int]) -> str:
     if model not in _known:
         _known[model] = _structure(base_model(model)) or _comparison(model, prompt)
         if _known[model]:
-            rank_zero_info(
-                f"note: sampler: {type(base_model(model)).__name__} is decoded by transformers' `generate`, which "
+            note(
+                f"sampler: {type(base_model(model)).__name__} is decoded by transformers' `generate`, which "
                 f"computes a prompt anew for each completion and waits for the longest: {_known[model]}"
             )
     return _known[model]

@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from nashtune.spec.model import OptimizerSpec
 
 EIGHT_BIT_LIBRARY = "bitsandbytes"
+MOMENTS = {"adamw": 8, "adamw_8bit": 2, "rmsprop": 4}
+"""Bytes that an optimiser keeps for each trained weight; those of adamw are in float32 where weights are in bf16."""
 
 
 def optimizer_problem(optimizer: OptimizerSpec, *, precision: str, trains_weights: bool) -> str | None:

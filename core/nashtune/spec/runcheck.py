@@ -92,7 +92,7 @@ def check_run(spec: Spec, runs: Runs) -> Checked:
     found.close()
     if folder is not None and measure is not None:
         memory = _memory(spec, kind, measure, folder, options, runs)
-        notes += memory.lines() if memory is not None else ["memory: not predicted for this model and tokenizer"]
+        notes += memory.lines() if memory is not None else ["memory: not predicted for this model or method"]
     if "train" in rows:
         notes.append("note: lengths in tokens are checked when the run starts, before the model loads")
     return Checked(notes, plan, memory)

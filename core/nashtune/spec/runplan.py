@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nashtune.interfaces.schedule import Update
-from nashtune.memory.prediction import MOMENTS
 from nashtune.models.sizes import BYTES
 from nashtune.plugins.static import class_info
 from nashtune.spec.findings import Collector
 from nashtune.spec.gamerules import attribute, chosen, scores
 from nashtune.spec.games import Declared
 from nashtune.spec.model import Spec
+from nashtune.spec.optimizerrules import MOMENTS
 from nashtune.spec.plan import Plan
 from nashtune.spec.planning import Setup, make_plan
 from nashtune.spec.run import Runs

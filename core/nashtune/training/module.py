@@ -18,7 +18,6 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor
 
 from nashtune.data.passes import counted, pass_tokens, split
@@ -33,6 +32,7 @@ from nashtune.models.critic import make_critic
 from nashtune.models.member_order import member_share
 from nashtune.models.policy import HFPolicy, PolicyConfig
 from nashtune.models.reward_policy import RewardPolicy
+from nashtune.notes import note
 from nashtune.references.anchored import AnchoredReference
 from nashtune.spec.gamerules import attribute
 from nashtune.spec.resolve import build, resolve
@@ -147,8 +147,8 @@ class AlignmentModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The spec's optimiser over what is trained, with the schedule over the run's total steps."""
         self.rate.total = self.planned_steps or total_steps(self.trainer, cast("PreferenceData", self.data))
-        if note := self.spec.optimizer.warmup_note(self.rate.total):
-            rank_zero_info(f"note: {note}")
+        if text := self.spec.optimizer.warmup_note(self.rate.total):
+            note(text)
         return cast(OptimizerLRScheduler, configure(self.spec.optimizer, self.policy.parameters(), self.rate))
 
     @property

@@ -35,7 +35,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the user is told."""
     said: list[str] = []
-    monkeypatch.setattr(row_cache, "rank_zero_info", said.append)
+    monkeypatch.setattr(row_cache, "note", said.append)
     return said
 
 
@@ -172,7 +172,7 @@ def test_a_broken_file_is_made_again_with_a_line(pairs, tokenizer, own_cache, pa
     file.write_bytes(bad[harm])
     assert content(start(path, tokenizer)) == whole
     (line,) = lines
-    assert line.startswith(f"note: {file} is broken (") and line.endswith("; the rows are tokenised again")
+    assert line.startswith(f"{file} is broken (") and line.endswith("; the rows are tokenised again")
     assert file_of(own_cache).read_bytes() == good
     start(path, tokenizer)
     assert len(passes) == 2
@@ -203,7 +203,7 @@ def test_a_cache_that_cannot_be_written_to(pairs, tokenizer, tmp_path, monkeypat
     assert len(data.every_row("train").rows) == 3
     start(path, tokenizer)
     assert len(passes) == 2
-    assert lines[0].startswith(f"note: tokenised rows cannot be kept in {tmp_path / 'file' / 'rows'} (")
+    assert lines[0].startswith(f"tokenised rows cannot be kept in {tmp_path / 'file' / 'rows'} (")
     assert "set NASHTUNE_CACHE" in lines[0]
 
 

@@ -117,7 +117,7 @@ def test_auto_says_once_why_it_pads(notes: list[str]) -> None:
     assert engine.pads and engine.plan(BATCH).packed is None
     engine.logprobs(engine.forward(model, BATCH), BATCH)
     assert len(notes) == 1
-    assert notes[0].startswith("note: engine auto runs padded batches (tiled): BloomModel does not take")
+    assert notes[0].startswith("engine auto runs padded batches (tiled): BloomModel does not take")
 
 
 def test_a_reference_that_cannot_be_packed_runs_padded_beside_a_policy_that_can(notes: list[str]) -> None:
@@ -136,5 +136,5 @@ def test_a_reference_that_cannot_be_packed_runs_padded_beside_a_policy_that_can(
 @pytest.fixture
 def notes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     said: list[str] = []
-    monkeypatch.setattr(packed, "rank_zero_info", said.append)
+    monkeypatch.setattr(packed, "note", said.append)
     return said

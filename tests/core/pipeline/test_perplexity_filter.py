@@ -186,7 +186,7 @@ def test_a_z_score_takes_two_own_samples(alone, line, refused):
     said = refused(*command, *z, "--stages.filter.own_prompts", "1")
     assert "samples: 1 for each of own_prompts: 1 prompts; rule zscore takes at least 2 own samples" in said
     assert not (line.folder / "out").exists()
-    write_rows(line.folder / "one.jsonl", [{"prompt": "Q", "chosen": "yes", "rejected": "no"}])
+    write_rows(line.folder / "one.jsonl", [{"prompt": "Q", "chosen": "hello there", "rejected": "no"}])
     said = refused(*command, *z, "--data.train", "one.jsonl")
     assert "rule: zscore takes at least 2 own samples, and there are 1 in all; use a rule" in said
     report, rows = alone("data.train=one.jsonl", "samples=1", "rule=own_quantile", "q=1.0", "apply_to=any")
