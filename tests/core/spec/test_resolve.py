@@ -94,7 +94,10 @@ def test_a_class_path_in_either_form(write):
         ("loss: dpo\noptimizer: adamw", "mine.yaml:2: optimizer takes a mapping, found 'adamw'"),
         ("loss: dpo\noptimizer: {lrr: 1}", "optimizer.lrr is not an option of optimizer; did you mean 'lr'?"),
         ("loss: dpo\noptimizer: {lr: 0}", "mine.yaml:2: optimizer.lr: expected a number > 0, found 0"),
-        ("loss: dpo\noptimizer: {name: adam}", "'adamw' or 'adamw_8bit' or 'rmsprop', found 'adam'; did you mean 'adamw'?"),
+        (
+            "loss: dpo\noptimizer: {name: adam}",
+            "'adamw' or 'adamw_8bit' or 'rmsprop', found 'adam'; did you mean 'adamw'?",
+        ),
         ("loss: dpo\noptimizer: {betas: [0.9]}", "optimizer.betas: expected a list of 2"),
         ("loss: dpo\noptimizer: {betas: [0.9, 1]}", "optimizer.betas: expected two numbers >= 0 and < 1"),
         ("loss: dpo\noptimizer: {name: rmsprop, betas: [0.9, 0.9]}", "optimizer.betas is not read by rmsprop"),

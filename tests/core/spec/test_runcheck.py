@@ -91,7 +91,10 @@ def test_pairs_are_two_examples_each_for_an_unpaired_loss(run):
             "samples: {prompt: 1}",
             "run.yaml:1: samples.prompt is not an option of the section 'samples'; did you mean 'prompts'?",
         ),
-        ("engine: tield", "run.yaml:1: engine: expected 'auto' or 'shared' or 'packed' or 'tiled' or 'dense', found 'tield'"),
+        (
+            "engine: tield",
+            "run.yaml:1: engine: expected 'auto' or 'shared' or 'packed' or 'tiled' or 'dense', found 'tield'",
+        ),
         ("seed_everything: -1", "run.yaml:1: seed_everything: expected"),
         ("save_every: 0", "run.yaml:1: save_every: expected a whole number > 0, found 0"),
         ("run_dir: 5", "run.yaml:1: run_dir: expected text or none, found 5"),
