@@ -78,8 +78,10 @@ def _at(setting: Setting, one: Pass) -> Prediction:
     gradient = compute.weight if full else 4
     gradients = setting.trained * gradient
     head = 0 if setting.scores or not full else shape.embedding * compute.weight  # gradient of the LM head
-    # while a layer's backward runs, gradients of what it kept are there as well
-    activations = kept_bytes(shape, compute, one) + layer_bytes(shape, compute, one.width) * one.positions
+    # while a layer's backward runs, gradients of what it kept are there as well; a layer that is computed again leaves
+    # holes of its own size on a CPU (measured)
+    layers = 2 if compute.checkpointing and not setting.gpu else 1
+    activations = kept_bytes(shape, compute, one) + layers * layer_bytes(shape, compute, one.width) * one.positions
     tiles = 0 if setting.scores else head_bytes(setting, one)
     # two moments compete: the backward of the LM head, where all activations are there, and that of the embedding,
     # where all gradients are, and once more that of a matrix that both share or that an earlier pass left

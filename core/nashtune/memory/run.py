@@ -54,7 +54,7 @@ class Memory:
         one = self.prediction.largest
         other = "without" if self.checkpointing else "with"
         return [
-            f"memory: at most {gib(self.prediction.peak)} GiB {where} are predicted (in GiB: {parts}); the largest "
+            f"memory: about {gib(self.prediction.peak)} GiB {where} at the peak (in GiB: {parts}); the largest "
             f"pass has {one.positions} positions and {one.targets} completion tokens",
             f"memory {other} policy.gradient_checkpointing: {gib(self.otherwise.peak)} GiB, and "
             f"{self.otherwise_work / self.work:.2f}x the floating-point operations",

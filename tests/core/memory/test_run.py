@@ -33,7 +33,7 @@ def test_what_is_printed(check) -> None:
     result = check("--data.batch_size", "40")
     memory = result["memory"]
     assert sum(memory["parts"].values()) == memory["peak"]
-    assert any(note.startswith("memory: at most ") for note in result["notes"])
+    assert any(note.startswith("memory: about ") for note in result["notes"])
     assert any(note.startswith("memory with policy.gradient_checkpointing: ") for note in result["notes"])
 
 
