@@ -46,7 +46,8 @@ lint: $(STAMP)
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f .mkdocs.yml
 
-# nashtune fit beside TRL, about 40 minutes; make bench BENCH_ARGS=--quick takes 5, BENCH_ARGS=--help says what there is
+# nashtune fit beside TRL, about 40 minutes; make bench BENCH_ARGS=--quick takes 5, BENCH_ARGS=--help says what there is,
+# and NASHTUNE_BENCH_PAIRS=FILE adds a case on pairs of texts
 bench: $(BENCH_STAMP)
 	$(BENCH_VENV)/bin/python tests/benchmarks/speed $(BENCH_ARGS)
 

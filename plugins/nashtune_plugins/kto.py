@@ -77,6 +77,7 @@ class KTOLoss(Loss):
     """
 
     rows: ClassVar[RowKind] = "examples"
+    compares_rows: ClassVar[bool] = True  # z0 is estimated over a micro-batch
     vector_inputs: ClassVar[tuple[str, ...]] = ("z0",)
 
     def __init__(self, *, lam_desirable: NonNegativeFloat = 1.0, lam_undesirable: NonNegativeFloat = 1.0) -> None:

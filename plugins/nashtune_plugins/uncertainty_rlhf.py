@@ -98,6 +98,7 @@ class VarianceWeightedKL(KLController):
 
     uses_variance: ClassVar[bool] = True
     beta_per_side: ClassVar[bool] = True
+    compares_rows: ClassVar[bool] = True  # of pairs, until the first step: the mean variance is then the micro-batch's
     vector_inputs: ClassVar[tuple[str, ...]] = ("variance_chosen", "variance_rejected")
 
     def __init__(

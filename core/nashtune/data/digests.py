@@ -42,6 +42,12 @@ def remember(path: Path, digest: str) -> None:
             partial.write_text(json.dumps({"path": str(path.resolve()), "stamp": _stamp(path), "sha256": digest}))
 
 
+def forget(path: Path) -> None:
+    """Drop what is remembered of a file that is gone."""
+    with suppress(OSError):
+        _memory(path).unlink(missing_ok=True)
+
+
 def _stamp(path: Path) -> list[int]:
     found = path.stat()
     return [found.st_size, found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]

@@ -39,6 +39,10 @@ class RowLoader:
         """The micro-batches of one pass."""
         return (self.load(0, index) for index in range(len(self)))
 
+    def __getitem__(self, index: int) -> TokenBatch:
+        """One micro-batch of the first pass."""
+        return self.load(0, index)
+
     def load(self, epoch: int, index: int) -> TokenBatch:
         """One micro-batch."""
         return self.collate([(row, self.rows[row]) for row in self.order.batch(epoch, index)])

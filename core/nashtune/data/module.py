@@ -25,7 +25,7 @@ from nashtune.data.row_cache import kept_rows, tokenizer_digest
 from nashtune.data.row_file import TokenRows
 from nashtune.data.rows import Labels, RankedPairs, RowSet, stream_rows
 from nashtune.data.serve import DataKind, refusals
-from nashtune.data.sources import source_digest
+from nashtune.data.sources import source_digest, source_format
 from nashtune.data.template import TemplateName, make_template
 from nashtune.data.tokenise import RowEncoder, TokenRow, tokenise
 from nashtune.data.whole import WholeEncoder
@@ -50,7 +50,7 @@ class PreferenceData(LightningDataModule):
         eval_batch_size: The same for held-out rows; as batch_size when absent.
         batch_tokens: Most tokens of one forward and backward pass on a device, counted as the engine computes them; a
             batch with more is computed in several passes of rows alike in length, and the objective stays the mean over
-            the batch's rows. Without it 1024 on a CPU, 16384 on an accelerator. A longer row is a pass of its own.
+            the batch's rows. Without it 512 on a CPU, 16384 on an accelerator. A longer row is a pass of its own.
         max_length: Longest prompt and completion together, in tokens; in a game, prompt and sampler.max_new_tokens.
         max_prompt_length: Longest prompt, in tokens.
         overflow: What to do with longer rows: stop, leave them out, or keep only the end of the prompt. Completions
@@ -218,6 +218,7 @@ class PreferenceData(LightningDataModule):
             self._tokenizer_digest = tokenizer_digest(self.tokenizer)
         return {
             "source": source_digest(source),
+            "format": source_format(source),
             "tokenizer": self._tokenizer_digest,
             "template": self.template,
             "limits": asdict(self.limits),

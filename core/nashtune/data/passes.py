@@ -11,24 +11,18 @@ from dataclasses import replace
 
 import torch
 
+from nashtune.data.pass_sizes import ACCELERATOR_TOKENS, CPU_TOKENS
 from nashtune.data.split import rows_of_passes, select
 from nashtune.interfaces import LogProbEngine, Reference, TokenBatch
 
-CPU_TOKENS = 1024
-"""A CPU's matrix products gain nothing from more rows, and activations stay small."""
-ACCELERATOR_TOKENS = 16384
 
-
-def pass_tokens(asked: int | None, batch: TokenBatch, device: torch.device) -> int | None:
-    """Most positions of a pass; None where a batch must not be split.
+def pass_tokens(asked: int | None, device: torch.device) -> int:
+    """Most positions of a pass.
 
     Args:
         asked: `data.batch_tokens`.
-        batch: Micro-batch.
         device: Of the policy.
     """
-    if batch.kind == "examples":  # they are compared with one another
-        return None
     return asked or (CPU_TOKENS if device.type == "cpu" else ACCELERATOR_TOKENS)
 
 

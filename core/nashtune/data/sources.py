@@ -20,6 +20,7 @@ from nashtune.data.digests import known_sha256
 from nashtune.errors import InputError, nearest
 
 FORMATS = ".jsonl, .jsonl.gz or .parquet"
+SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 HUB = "hub:"  # data set by name, with the `hub` extra
 SHIPPED = "demo:"  # among the data that nashtune ships
 
@@ -81,6 +82,21 @@ def source_digest(source: str) -> str:
     return total.hexdigest()
 
 
+def source_format(source: str) -> str:
+    """How a source is read: `.jsonl`, `.jsonl.gz`, `.parquet` or `hub:`; the same content may be good for one alone.
+
+    Args:
+        source: As for `read_source`.
+
+    Raises:
+        InputError: no such file, or unknown format.
+    """
+    if source.startswith(HUB):
+        return HUB
+    name = _file(source).name
+    return next(suffix for suffix in SUFFIXES if name.endswith(suffix))
+
+
 def _open(source: str) -> Iterator[RawRow]:
     if source.startswith(HUB):
         return _hub(source)
@@ -95,7 +111,7 @@ def _file(source: str) -> Path:
         raise InputError(f"{source}: is a folder; give one file, {FORMATS}")
     if not path.is_file():
         raise InputError(f"{source}: no such file{_neighbour(path)}")
-    if not path.name.endswith((".jsonl", ".jsonl.gz", ".parquet")):
+    if not path.name.endswith(SUFFIXES):
         raise InputError(f"{source}: unknown format '{path.suffix}'; rows are read from {FORMATS}")
     return path
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from nashtune.data.pass_sizes import fill_passes
 from nashtune.interfaces import LogProbEngine, TokenBatch
 
 PER_ROW = ("rows", "p_chosen", "desirable", "margin", "share", "sizes")
@@ -50,8 +51,8 @@ def select(batch: TokenBatch, rows: Sequence[int]) -> TokenBatch:
 def rows_of_passes(batch: TokenBatch, engine: LogProbEngine, budget: int) -> list[list[int]]:
     """The rows of a batch in passes of at most `budget` positions, rows alike in length together.
 
-    A row that is longer than the budget is a pass of its own. Answers to one prompt stay side by side, so that an
-    engine that shares prompts finds them together. The result depends on the batch alone.
+    See `fill_passes`. Answers to one prompt stay side by side, so that an engine that shares prompts finds them
+    together. The result depends on the batch alone.
 
     Args:
         batch: On the host.
@@ -59,21 +60,11 @@ def rows_of_passes(batch: TokenBatch, engine: LogProbEngine, budget: int) -> lis
         budget: Positions that the backbone runs on.
     """
     count = len(batch)
-    if engine.plan(batch).positions <= budget:
+    if not engine.pads and engine.plan(batch).positions <= budget:
         return [list(range(count))]
     cost = [engine.plan(select(batch, [row])).positions for row in range(count)]
-    group = batch.group.tolist() if batch.group is not None else list(range(count))
-    largest: dict[int, int] = {}
-    for one, name in zip(cost, group, strict=True):
-        largest[name] = max(one, largest.get(name, 0))
-    passes: list[list[int]] = []
-    for row in sorted(range(count), key=lambda row: (-largest[group[row]], group[row], row)):
-        now = [cost[other] for other in (*passes[-1], row)] if passes else []
-        if now and (max(now) * len(now) if engine.pads else sum(now)) <= budget:
-            passes[-1].append(row)
-        else:
-            passes.append([row])
-    return passes
+    group = batch.group.tolist() if batch.group is not None else None
+    return fill_passes(cost, budget, pads=engine.pads, group=group)
 
 
 def _sequences(batch: TokenBatch, rows: Sequence[int]) -> list[int]:

@@ -27,6 +27,7 @@ class KLController(ABC):
         needs_rollouts: Whether it is moved by what the policy's own completions show, so that only a policy gradient
             can use it.
         anchors: Names of the references whose log-probs it reads.
+        compares_rows: Whether β of a pair depends on the pairs beside it, so that a micro-batch is one pass.
         vector_inputs: Further inputs that a conformance vector may give, by name (see `read_vector`).
     """
 
@@ -36,6 +37,7 @@ class KLController(ABC):
     needs_rollouts: ClassVar[bool] = False
     anchors: ClassVar[tuple[str, ...]] = ()
     vector_inputs: ClassVar[tuple[str, ...]] = ()
+    compares_rows: ClassVar[bool] = False
 
     @abstractmethod
     def beta(self, batch: LossBatch) -> Tensor:

@@ -37,6 +37,7 @@ class Loss(ABC):
         uses_win_rates: Whether it reads the win rates of both completions, so that a pairing must give them.
         mixes: Whether `reference_weight` may be above 0, so that the sampler must mix.
         vector_inputs: Further inputs that a conformance vector may give, by name (see `read_vector`).
+        compares_rows: Whether a row's value depends on the rows beside it, so that a micro-batch is one pass.
         mean_over: What the sum of the values is divided by: the "rows" of the optimiser step, or all their completion
             "tokens", of rollouts only (then a value is a sum over its row's tokens). An instance may set it.
         critic_init: Where a critic starts: "zero", a linear head on the policy's trunk, or "reward_model", a copy of
@@ -58,6 +59,7 @@ class Loss(ABC):
     uses_win_rates: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
     vector_inputs: ClassVar[tuple[str, ...]] = ()
+    compares_rows: ClassVar[bool] = False
     mean_over: Literal["rows", "tokens"] = "rows"
     critic_init: Literal["zero", "reward_model"] = "zero"
 

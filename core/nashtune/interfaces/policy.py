@@ -44,6 +44,14 @@ class LogProbEngine(ABC):
 
     pads: bool = True
 
+    def check(self, model: Any) -> None:
+        """See whether the engine can run a model beside the policy's: a reference of its own.
+
+        Raises:
+            InputError: it cannot.
+        """
+        return None
+
     def attach(self, model: Any) -> None:
         """Called when the policy's model is loaded, before the first `plan`.
 

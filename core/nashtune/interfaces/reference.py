@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from nashtune.interfaces.batch import LogProbs, TokenBatch
     from nashtune.interfaces.policy import LogProbEngine, Policy
+
+
+class Batches(Protocol):
+    """Batches that are made as they are asked for, in any order and as often as needed."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, index: int, /) -> TokenBatch:
+        """One of them."""
+
+    def __iter__(self) -> Iterator[TokenBatch]:
+        """All of them, in their order."""
 
 
 class Reference(ABC):
@@ -34,7 +47,7 @@ class Reference(ABC):
                 an SFT adapter, which would be the base model and not the SFT model).
         """
 
-    def prepare(self, batches: Iterable[TokenBatch], engine: LogProbEngine, key: str) -> object:
+    def prepare(self, batches: Batches, engine: LogProbEngine, key: str) -> object:
         """Called before the first step, once per split, with every row; only a reference that keeps log-probs cares.
 
         Args:

@@ -105,6 +105,7 @@ def _probe(trunk: Any) -> str | None:
 def packed_hidden(trunk: Any, run: PackedPass) -> Tensor:
     """Last hidden states of a packed pass (F, H)."""
     ids = run.packed.input_ids
+    run.windows.clear()
     hidden: Tensor = trunk(
         input_ids=ids,
         # four dimensions: transformers hands such a mask on as it is; no layer of a packed pass reads it
@@ -113,6 +114,12 @@ def packed_hidden(trunk: Any, run: PackedPass) -> Tensor:
         use_cache=False,  # with a cache, transformers would attend across sequences without a word
         packed=run,
     ).last_hidden_state[0]
+    # any other attention function takes the argument without a word, and every token would see every other one
+    if len(run.windows) < trunk.config.num_hidden_layers:
+        raise RuntimeError(
+            f"{len(run.windows)} of {trunk.config.num_hidden_layers} layers ran packed attention: somebody called "
+            "set_attn_implementation on the model after the engine did"
+        )
     return hidden
 
 

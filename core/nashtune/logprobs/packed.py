@@ -44,6 +44,10 @@ class PackedEngine(TiledEngine):
         """
         self._check(trunk_of(model))
 
+    def check(self, model: Any) -> None:
+        """As `attach`."""
+        self._check(trunk_of(model))
+
     def plan(self, batch: TokenBatch) -> Layout:
         """Positions of the flat sequence."""
         return packed_layout(batch, share=self.share)
@@ -91,6 +95,9 @@ class AutoEngine(SharedEngine):
         super().__init__(**options)
         self.pads = True
         self._told: set[str] = set()
+
+    def check(self, model: Any) -> None:
+        """Nothing to refuse: such a model gets padded batches."""
 
     def attach(self, model: Any) -> None:
         """Decide by the policy's model, and say so where it cannot be packed."""

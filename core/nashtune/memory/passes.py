@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nashtune.data.order import BatchOrder
+from nashtune.data.pass_sizes import fill_passes
 from nashtune.memory.lengths import RowLengths
 
 MOST_BATCHES = 4000
@@ -83,19 +84,10 @@ def _cost(lengths: RowLengths, rows: Sequence[int] | np.ndarray, batching: Batch
 def _parts(lengths: RowLengths, rows: np.ndarray, batching: Batching) -> Iterator[np.ndarray]:
     """The rows of a batch in passes within the budget, rows alike in length together."""
     budget, pads = batching.budget, batching.engine in PADS
-    cost = _cost(lengths, rows, batching)
-    whole = _pass(lengths, rows, batching, False).positions
-    if budget is None or whole <= budget:
+    if budget is None or (not pads and _pass(lengths, rows, batching, False).positions <= budget):
         yield rows
         return
-    part: list[int] = []
-    for place in sorted(range(len(rows)), key=lambda place: -cost[place]):
-        now = [cost[other] for other in (*part, place)]
-        if part and (max(now) * len(now) if pads else sum(now)) > budget:
-            yield rows[part]
-            part = []
-        part.append(place)
-    yield rows[part]
+    yield from (rows[part] for part in fill_passes(_cost(lengths, rows, batching), budget, pads=pads))
 
 
 def _pass(lengths: RowLengths, rows: np.ndarray, batching: Batching, accumulates: bool) -> Pass:

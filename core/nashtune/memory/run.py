@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nashtune.data.order import BatchOrder
+from nashtune.data.pass_sizes import ACCELERATOR_TOKENS, CPU_TOKENS
 from nashtune.data.serve import DataKind
 from nashtune.memory.activations import Compute, flops
 from nashtune.memory.lengths import RowLengths
@@ -22,7 +23,6 @@ from nashtune.models.sizes import BYTES
 from nashtune.spec.gamerules import attribute
 from nashtune.spec.model import Spec
 
-CPU_TOKENS, ACCELERATOR_TOKENS = 1024, 16384  # of a pass without data.batch_tokens; as nashtune.data.passes has them
 PACKABLE = ("llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3_text")
 """Model types that `engine: auto` packs; of others it sees in the loaded model, and they are counted with padding."""
 
@@ -127,7 +127,8 @@ def memory_of(
         gpu=gpu,
         scores=scores,
     )
-    passes = _passes(kind, lengths, data, trainer, compute.engine, gpu, scores, seed)
+    compares = attribute(spec.loss, "compares_rows", False)
+    passes = _passes(kind, lengths, data, trainer, compute.engine, gpu, scores, compares, seed)
     other = replace(setting, compute=replace(compute, checkpointing=not compute.checkpointing))
     prediction = predict(setting, passes)
     return Memory(
@@ -179,6 +180,7 @@ def _passes(
     engine: str,
     gpu: bool,
     scores: bool,
+    compares: bool,
     seed: int,
 ) -> list[Pass]:
     lengths = _fitted(_shown(lengths) if kind == "comparisons" else lengths, data)
@@ -189,7 +191,7 @@ def _passes(
     usual = ACCELERATOR_TOKENS if gpu else CPU_TOKENS
     batching = Batching(
         engine=engine,
-        budget=None if kind == "examples" else data.get("batch_tokens") or usual,
+        budget=None if compares else data.get("batch_tokens") or usual,
         mismatched=kind == "examples",
         accumulates=accumulate > 1,
     )

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 from typing import ClassVar
 
-from torch import nn
-
 from nashtune.interfaces.policy import Policy
 from nashtune.references.live import LiveReference, freeze, hf_policy
 
@@ -27,7 +25,3 @@ class BaseReference(LiveReference):
         self._model = None
         if self._policy.adapter != "fresh":
             self._model = freeze(copy.deepcopy(self._policy.loaded()))
-
-    def frozen_copy(self) -> nn.Module | None:
-        """The model of its own; None where it is the policy with the adapter off."""
-        return self._model

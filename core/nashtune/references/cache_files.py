@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nashtune.errors import InputError
 from nashtune.files import atomic_path
-from nashtune.references.store import Sums, from_tensors, no_sums, to_tensors
+from nashtune.references.store import DIGEST, Sums, from_tensors, no_sums, to_tensors
 
 FORMAT = "2"
 
@@ -64,16 +64,14 @@ class PartFiles:
     Args:
         file: The file that will be whole.
         parts: Everything its numbers depend on.
-        owner: Which of several processes writes; each has parts of its own, and reads those of all.
 
     Attributes:
         pattern: Of all of their names.
     """
 
-    def __init__(self, file: Path, parts: Mapping[str, str], owner: str) -> None:
+    def __init__(self, file: Path, parts: Mapping[str, str]) -> None:
         self.pattern = file.with_name(f"{file.stem}.*.part")
         self._parts = parts
-        self._owner = owner
 
     def read(self, dtype: torch.dtype) -> Sums:
         """Everything that any process has kept.
@@ -91,13 +89,14 @@ class PartFiles:
                 # another run has finished the file at this moment and removed its parts: they are scored again
         return found
 
-    def keep(self, number: int, sums: Sums) -> None:
-        """One part.
+    def keep(self, sums: Sums) -> None:
+        """One part, named after the sequences in it: no process, and no later run, writes others over it.
 
         Raises:
             InputError: it cannot be written.
         """
-        write(self.pattern.with_name(self.pattern.name.replace("*", f"{self._owner}-{number:06d}")), sums, self._parts)
+        name = hashlib.blake2b(sums.names.tobytes(), digest_size=DIGEST).hexdigest()
+        write(self.pattern.with_name(self.pattern.name.replace("*", name)), sums, self._parts)
 
     def remove(self) -> None:
         """All of them, of all processes: the file is whole."""

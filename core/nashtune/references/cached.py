@@ -15,7 +15,7 @@ from nashtune.cache import cache_root
 from nashtune.errors import InputError
 from nashtune.interfaces.batch import LogProbs, TokenBatch
 from nashtune.interfaces.policy import LogProbEngine, Policy
-from nashtune.interfaces.reference import Reference
+from nashtune.interfaces.reference import Batches, Reference
 from nashtune.logprobs.head import accumulation_dtype
 from nashtune.models.policy import HFPolicy
 from nashtune.notes import note
@@ -25,7 +25,7 @@ from nashtune.references.live import freeze, hf_policy
 from nashtune.references.ranks import everyone, world
 from nashtune.references.scoring import look_up, score_new, windows
 from nashtune.references.store import Sums, no_sums
-from nashtune.references.verification import PER_TOKEN, advice, difference, precision, sample
+from nashtune.references.verification import ALLOWED, advice, difference, precision, sample
 from nashtune.terminal import rank
 
 SAMPLED = 4096
@@ -59,7 +59,7 @@ class CachedReference(Reference):
         self._start = _state(self._policy)
         self._tables = []
 
-    def prepare(self, batches: Iterable[TokenBatch], engine: LogProbEngine, key: str) -> Path:
+    def prepare(self, batches: Batches, engine: LogProbEngine, key: str) -> Path:
         """Finds the log-probs of these batches on disk, or computes and keeps them.
 
         Call it before the first step, once for each split.
@@ -82,13 +82,13 @@ class CachedReference(Reference):
         policy = self._attached()
         self._dtype = accumulation_dtype(next(policy.parameters()).dtype)
         # rank 0 names the file: the others need not read the weights
-        parts = everyone(everything(policy, engine, key, self.folder / "hashes") if rank() == 0 else {})[0]
+        parts = everyone(everything(policy, engine, key) if rank() == 0 else {})[0]
         file = self.folder / f"{key_of(parts)}.safetensors"
         if all(everyone(file.is_file())):  # every rank must take the same way
             sums = read(file, parts)
             self._verify(sums, file, batches, engine)
         else:
-            kept = PartFiles(file, parts, owner=f"{rank()}of{world()}")
+            kept = PartFiles(file, parts)
             sums = no_sums(self._dtype)
             for part in everyone(self._score(batches, engine, kept)):
                 sums = sums.merged(part)
@@ -117,7 +117,7 @@ class CachedReference(Reference):
         sums = self.recall(batch).to(batch.input_ids.device)
         return LogProbs(sums=sums, lengths=batch.completion_mask.sum(1), token_logp=sums.new_empty(0))
 
-    def _score(self, batches: Iterable[TokenBatch], engine: LogProbEngine, kept: PartFiles) -> Sums:
+    def _score(self, batches: Batches, engine: LogProbEngine, kept: PartFiles) -> Sums:
         """This rank's share of the sequences, and what was kept of them before, under the starting weights."""
         policy = self._attached()
         known = kept.read(self._dtype)
@@ -130,25 +130,23 @@ class CachedReference(Reference):
         with model.disable_adapter() if adapter_off else nullcontext():
             for number, window in enumerate(windows(_share(batches))):
                 if number and len(new):  # the last window's sums go into the whole file
-                    kept.keep(number, new)
+                    kept.keep(new)
                 title = "reference log-probs" + (f", after {done} sequences" if done else "")
                 new = score_new(known, window, model, engine, policy.device, title)
                 known = known.merged(new)
                 done += len(window)
         return known
 
-    def _verify(self, sums: Sums, file: Path, batches: Iterable[TokenBatch], engine: LogProbEngine) -> None:
+    def _verify(self, sums: Sums, file: Path, batches: Batches, engine: LogProbEngine) -> None:
         """Scores a few sequences again; an InputError where the kept numbers are others."""
         policy = self._attached()
         if policy.adapter != "fresh" and _state(policy) != self._start:
-            note(
-                f"{file.name} is not checked against the model: the weights of a checkpoint are in memory"
-            )
+            note(f"{file.name} is not checked against the model: the weights of a checkpoint are in memory")
             return
-        allowed = PER_TOKEN[precision(next(policy.parameters()).dtype, policy.device)]
+        allowed = ALLOWED[precision(next(policy.parameters()).dtype, policy.device)]
         model = policy.loaded()
         with model.disable_adapter() if policy.adapter == "fresh" else nullcontext():
-            found = difference(sums, sample(batches), model, engine, policy.device, allowed)
+            found = difference(sums, sample(batches, sums), model, engine, policy.device, allowed)
         for problem in everyone(found):  # or one rank would stop and the others wait for it
             if problem:
                 raise InputError(f"reference cache: {file}: {problem}; {advice(file)}")

@@ -40,6 +40,10 @@ class LiveReference(Reference):
         with torch.no_grad():
             return engine.logprobs(features, batch)
 
+    def own_model(self) -> nn.Module | None:
+        """Its model; None where it is the policy's with the adapter off."""
+        return self._model
+
     def _frozen(self) -> tuple[nn.Module, AbstractContextManager[Any]]:
         if self._policy is None:
             raise RuntimeError(f"{type(self).__name__} is not attached to a policy")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nashtune.data.passes import ACCELERATOR_TOKENS, CPU_TOKENS
+from nashtune.data.passes import pass_tokens
 from nashtune.errors import InputError
 from nashtune.interfaces.batch import TokenBatch
 from nashtune.interfaces.policy import LogProbEngine
@@ -75,7 +75,7 @@ def score_new(
     there, _ = known.find(names)
     names = [name for name, old in zip(names, there, strict=True) if not old]
     rows = [window[name] for name in names]
-    budget = CPU_TOKENS if device.type == "cpu" else ACCELERATOR_TOKENS
+    budget = pass_tokens(None, device)
     picked = list(passes(rows, budget, pads=engine.pads))
     found: list[tuple[Tensor, Tensor]] = []
     with frozen_mode(model):

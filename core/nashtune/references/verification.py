@@ -6,39 +6,59 @@ was edited by hand) shows here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from nashtune.interfaces.batch import TokenBatch
 from nashtune.interfaces.policy import LogProbEngine
-from nashtune.references.scoring import Window, score_new, windows
-from nashtune.references.store import Sums, no_sums
+from nashtune.interfaces.reference import Batches
+from nashtune.references.scoring import Window, score_new
+from nashtune.references.store import Sums, digest, no_sums, rows_of
 
 SAMPLE = 8
 """Sequences that are scored again."""
-PER_TOKEN = {"float64": 1e-9, "float32": 1e-4, "coarse": 0.02}
-"""Nats for each completion token by which two passes of the same weights may differ, because other sequences were in
-them."""
+ALLOWED = {"float64": 1e-8, "float32": 3e-4, "coarse": 0.03}
+"""Nats by which two passes of the same weights may differ over one completion token, because other sequences were in
+them. Rounding is as often up as down, so over n tokens it is sqrt(n) times as much."""
+GOLDEN = 0.6180339887498949
+"""Multiples of it, modulo 1, are spread evenly over [0, 1), however many there are."""
 FEWEST_TOKENS = 8
 """Shorter completions are allowed as much as one of this length: rounding does not average out over a few tokens."""
 
 
 def precision(dtype: torch.dtype, device: torch.device) -> str:
-    """How exact a pass is: a name in `PER_TOKEN`. `coarse` is bfloat16, float16, or float32 by lower products."""
+    """How exact a pass is: a name in `ALLOWED`. `coarse` is bfloat16, float16, or float32 by lower products."""
     lower = torch.is_autocast_enabled(device.type) or torch.get_float32_matmul_precision() != "highest"
     if dtype == torch.float64:
         return "float64"
     return "float32" if dtype == torch.float32 and not lower else "coarse"
 
 
-def sample(batches: Iterable[TokenBatch]) -> Window:
-    """The first few different sequences."""
-    rows = next(windows(_first(batches)), {})
-    return dict(list(rows.items())[:SAMPLE])
+def sample(batches: Batches, sums: Sums) -> Window:
+    """A few different sequences that sums are kept of, spread evenly over the batches and within them.
+
+    Only as many batches are made as are needed: `SAMPLE`, where every sequence is kept.
+
+    Args:
+        batches: What is looked up.
+        sums: What is kept.
+    """
+    each = -(-SAMPLE // min(SAMPLE, len(batches)))
+    rows: Window = {}
+    for visit, number in enumerate(_spread(len(batches))):
+        named = {digest(row): row for row in rows_of(batches[number])}
+        there, _ = sums.find(list(named))
+        kept = [item for item, here in zip(named.items(), there, strict=True) if here]
+        for i in range(each if kept else 0):  # a batch of pairs has the chosen answers in front, so the place changes
+            name, row = kept[int((visit * GOLDEN + i / each) % 1 * len(kept))]
+            rows[name] = row
+            if len(rows) == SAMPLE:
+                return rows
+    return rows
 
 
 def difference(
@@ -48,18 +68,16 @@ def difference(
 
     Args:
         sums: What was kept.
-        rows: Sequences to score again; those that `sums` does not hold are left out.
+        rows: Sequences of `sums`, to score again.
         model: At the weights that the sums are of.
         engine: The run's engine.
         device: Where the model is.
-        allowed: Nats for each completion token.
+        allowed: Nats over one completion token, from `ALLOWED`.
     """
-    there, _ = sums.find(list(rows))
-    rows = {name: row for (name, row), here in zip(rows.items(), there, strict=True) if here}
     again = score_new(no_sums(), rows, model, engine, device)
     _, place = sums.find(list(again))
     gaps = np.abs(sums.sums[place].astype(np.float64) - again.sums)
-    limits = allowed * np.maximum(again.lengths, FEWEST_TOKENS)
+    limits = allowed * np.sqrt(np.maximum(again.lengths, FEWEST_TOKENS))
     wrong = np.flatnonzero(~(gaps <= limits))  # NaN is wrong too
     if not len(wrong):
         return None
@@ -79,10 +97,7 @@ def advice(file: Path) -> str:
     )
 
 
-def _first(batches: Iterable[TokenBatch]) -> Iterable[TokenBatch]:
-    seen = 0
-    for batch in batches:
-        yield batch
-        seen += len(batch.input_ids)
-        if seen >= SAMPLE:
-            return
+def _spread(count: int) -> Iterator[int]:
+    """The numbers below count, in rounds that each go evenly over all of them."""
+    step = -(-count // SAMPLE)
+    return chain.from_iterable(range(start, count, step) for start in range(step))

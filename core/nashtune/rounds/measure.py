@@ -53,10 +53,11 @@ def _measure(table: Table, rows: Sequence[RolloutRow], references: Mapping[str, 
     began = time.perf_counter()
     table.progress.phase("measure", len(rows), "rollouts")
     found: dict[str, dict[int, Tensor]] = {}
+    budget = None if table.loss.compares_rows else pass_tokens(table.batch_tokens, table.policy.device)
     with torch.no_grad(), table.autocast(), frozen_mode(table.policy):
         for picked in _micro_batches(table, len(rows)):
             batch = collate(rows, picked)
-            for one in split(batch, table.engine, pass_tokens(table.batch_tokens, batch, table.policy.device)):
+            for one in split(batch, table.engine, budget):
                 numbers = one.rows.tolist()
                 sizes = [len(rows[i].token_ids) for i in numbers]
                 on_device = counted(one, table.engine, {}).to(table.policy.device)

@@ -69,7 +69,8 @@ def rollout_batch(
     known = batch.per_token
     return RolloutBatch(
         token_logp=policy.token_logp,
-        sequence=torch.repeat_interleave(policy.lengths),
+        # the layout's, where the batch was counted: repeat_interleave asks the device for the number of tokens
+        sequence=batch.layout.sequence if batch.layout is not None else torch.repeat_interleave(policy.lengths),
         lengths=policy.lengths,
         score=batch.score,
         anchors=anchors,

@@ -83,25 +83,33 @@ class FiniteGuard:
             return True
         return False
 
-    def look(self) -> None:
+    def look(self, *, together: bool = False) -> None:
         """Wait for the device, once, and stop where something was not finite since the last look.
+
+        Args:
+            together: Whether every process looks now, so that all of them stop where one has to.
 
         Raises:
             InputError: names the step, and the rows where the loss was at fault.
         """
         seen, gradients = self._seen, self._gradients
         self._seen, self._gradients = [], []
-        if self.flag is None or not bool(self.flag):
+        if self.flag is None:
             return
+        if together and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(self.flag, torch.distributed.ReduceOp.MAX)
+        if not bool(self.flag):
+            return
+        first = min((step for step, norm in gradients if not bool(torch.isfinite(norm))), default=None)
         for one in seen:
             bad = ~torch.isfinite(one.values)
-            if bool(bad.any()):
+            if bool(bad.any()) and (first is None or one.step <= first):
                 owners = one.rows.repeat(len(bad) // len(one.rows))
                 rows = [one.place(int(row)) for row in owners[bad][:5]]
                 raise InputError(
                     f"step {one.step}: the loss is not finite on {int(bad.sum())} of {len(one.rows)} rows: "
                     f"{', '.join(rows)}. {WHAT_TO_DO}"
                 )
-        for step, norm in gradients:
-            if not bool(torch.isfinite(norm)):
-                raise InputError(f"step {step}: the gradient is not finite, though the loss is. {WHAT_TO_DO}")
+        if first is not None:
+            raise InputError(f"step {first}: the gradient is not finite, though the loss is. {WHAT_TO_DO}")
+        raise InputError(f"a loss or a gradient was not finite on another process, which says where. {WHAT_TO_DO}")

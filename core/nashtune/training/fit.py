@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from rich.console import Console
 
 from nashtune.errors import InputError, Interrupted
@@ -63,6 +64,11 @@ def fit(cli: NashtuneCLI, session: Session) -> None:
         datamodule = cli.datamodule
         saving = Checkpoints(folder / "checkpoints", plain["save_every"])
         trainer = make_trainer(cli, folder, [state, throughput, samples, saving], loggers(folder, attempt))
+    if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+        raise InputError(
+            f"trainer.strategy: {type(trainer.strategy).__name__} is not supported in this version: processes may take "
+            "different numbers of passes, which sharded weights cannot; use ddp or one device"
+        )
     claim(folder, plain, attempt)
     console.print(f"run folder: {folder}", soft_wrap=True)
     try:

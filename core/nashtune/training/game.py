@@ -166,7 +166,7 @@ class Game:
     def _start_logits(self) -> Any:
         """The starting policy next to the live one: a reference that is loaded anyway, or one of its own."""
         for reference in self._module.references.values():
-            if isinstance(reference, BaseReference) and (model := reference.frozen_copy()) is not None:
+            if isinstance(reference, BaseReference) and (model := reference.own_model()) is not None:
                 return model, nullcontext
         return start_logits(self._module.policy)
 

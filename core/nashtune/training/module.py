@@ -34,6 +34,7 @@ from nashtune.models.policy import HFPolicy, PolicyConfig
 from nashtune.models.reward_policy import RewardPolicy
 from nashtune.notes import note
 from nashtune.references.anchored import AnchoredReference
+from nashtune.references.live import LiveReference
 from nashtune.spec.gamerules import attribute
 from nashtune.spec.resolve import build, resolve
 from nashtune.training.finite import FiniteGuard
@@ -113,6 +114,8 @@ class AlignmentModule(LightningModule):
                     self.references[name] = AnchoredReference(reference.snapshot)
         for reference in self.references.values():
             reference.attach(self.policy)
+            if isinstance(reference, LiveReference) and (model := reference.own_model()) is not None:
+                self.engine.check(model)
 
     def on_fit_start(self) -> None:
         """Give references that keep log-probs every row before the first step."""
@@ -158,7 +161,8 @@ class AlignmentModule(LightningModule):
 
     def on_before_batch_transfer(self, batch: TokenBatch, dataloader_idx: int) -> list[TokenBatch]:
         """On the host: the batch in passes that fit into memory, counted, with what references remember of them."""
-        budget = None if self.trainer.predicting else pass_tokens(self.data.batch_tokens, batch, self.device)
+        whole = self.trainer.predicting or self.objective.compares_rows(batch.kind)
+        budget = None if whole else pass_tokens(self.data.batch_tokens, self.device)
         if isinstance(self.policy, RewardPolicy):
             batch = replace(batch, trunk=self.policy.recall(batch))
         return [counted(one, self.engine, self.references) for one in split(batch, self.engine, budget)]
@@ -224,7 +228,7 @@ class AlignmentModule(LightningModule):
         if not (logs or first or last or self._reads_each_step):
             self._window.reset()
             return
-        self._finite.look()
+        self._finite.look(together=True)
         self._step_metrics = means = self._window.compute_and_reset()
         collected = self._observe_round(first, last)
         if logs or collected:
@@ -248,10 +252,11 @@ class AlignmentModule(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Stop before a gradient that is not finite reaches the weights, or hold the optimiser back until a look."""
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            return  # fp16: a gradient that overflows is the scaler's to skip, with a smaller scale from then on
         gradients = [p.grad for p in self.policy.parameters() if p.grad is not None]
         self._finite.see_gradient(gradients, self.trainer.global_step)
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # fp16: the scaler sees to it too
-        if self._reads_each_step or scaled or not self._finite.hold(optimizer, gradients):
+        if self._reads_each_step or not self._finite.hold(optimizer, gradients):
             self._finite.look()
 
     def on_train_batch_end(self, *args: Any) -> None:
@@ -300,7 +305,7 @@ class AlignmentModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what is trained, and the KL controller's state."""
-        self._finite.look()
+        self._finite.look(together=True)
         checkpoint["state_dict"] = self.policy.trainable_state_dict()
         checkpoint["kl"] = self.kl.state_dict() if self.kl is not None else {}
 

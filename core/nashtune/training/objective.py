@@ -28,6 +28,7 @@ from nashtune.training.batches import example_batch, known_sums, pair_batch, rol
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nashtune.interfaces.batch import RowKind
     from nashtune.models.policy import HFPolicy
     from nashtune.models.reward_policy import RewardPolicy
     from nashtune.spec.model import Spec
@@ -62,6 +63,13 @@ class Objective:
         self.scale = 1.0
         self._policy = policy
         self._mean_over_ranks = mean_over_ranks
+
+    def compares_rows(self, kind: RowKind) -> bool:
+        """Whether what a row contributes depends on the rows beside it, so that a micro-batch is one pass.
+
+        Of rollouts β is fixed before the update, over all of them.
+        """
+        return self.loss.compares_rows or (self.kl is not None and self.kl.compares_rows and kind != "rollouts")
 
     def evaluate(self, batch: TokenBatch, *, token_kl: bool = False) -> LossOutput:
         """Loss and metrics of a micro-batch under the current weights.

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from speed.probe import RECORD, SPAWNED, STEPS, TRACED
+from speed.probe import RECORD, SPAWNED, STEPS, TRACED, dropped
 
 PYTHONPATH = str(Path(__file__).resolve().parent.parent)
 
@@ -144,13 +144,16 @@ def one_round(bench: Bench, peers: Sequence[Peer], turn: int, steps: int) -> dic
 
 
 def figures(run: Mapping[str, Any]) -> dict[str, float]:
-    """What a process shows: steady tokens a second and step time without its first step, memory, start-up."""
-    ends, tokens = run["ends"], run["tokens"]
-    steady = ends[-1] - ends[0]
+    """What a process shows: steady tokens a second and step times without its first steps, memory, start-up."""
+    ends, skip = run["ends"], dropped(len(run["ends"]))
+    steady, tokens = ends[-1] - ends[skip - 1], sum(run["tokens"][skip:])
+    steps = [end - before for before, end in zip(ends[skip - 1 :], ends[skip:], strict=False)]
     shown = {
-        "tokens_per_second": sum(tokens[1:]) / steady,
-        "tokens_per_cpu_second": sum(tokens[1:]) / max(1e-9, run["cpu"][-1] - run["cpu"][0]),
-        "step_seconds": steady / (len(ends) - 1),
+        "tokens_per_second": tokens / steady,
+        "tokens_per_cpu_second": tokens / max(1e-9, run["cpu"][-1] - run["cpu"][skip - 1]),
+        "step_seconds": steady / len(steps),
+        "step_least": min(steps),
+        "step_most": max(steps),
         "peak_mb": run["peak_mb"],
         "start_to_first_step": run["begins"][0],
         "start_to_first_step_done": ends[0],
@@ -181,7 +184,8 @@ def _short(run: Mapping[str, Any]) -> str:
     if len(run.get("ends", [])) > 1 and run.get("tokens"):
         shown = figures(run)
         return (
-            f"{shown['tokens_per_second']:.0f} tokens/s, {shown['step_seconds']:.2f} s a step, "
+            f"{shown['tokens_per_second']:.0f} tokens/s, {shown['step_seconds']:.2f} s a step "
+            f"({shown['step_least']:.2f} to {shown['step_most']:.2f}), "
             f"{shown['peak_mb']:.0f} MB, first step after {shown['start_to_first_step']:.1f} s"
         )
     return f"{run['wall']:.1f} s, {run['peak_mb']:.0f} MB"

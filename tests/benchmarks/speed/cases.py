@@ -27,6 +27,29 @@ MEMORY_TARGETS = {"llama30m": 0.35, "smollm135m": 0.55}
 """Largest ratio of peak memory to TRL as shipped, by shape."""
 
 
+TOLERANCES = {"fp32": 1e-4, "bf16": 0.02}
+"""Largest difference of a step's loss between the peers, by precision; relative to the loss where that is above 1."""
+STEPS = {"smollm135m": 4, "smollm135m/bf16-live": 3, "smollm135m+texts/bf16-live": 3}
+"""Shape or case -> optimiser steps of a process where a step costs much; else `USUAL_STEPS`."""
+USUAL_STEPS, QUICK_STEPS = 6, 3
+TEXTS = "+texts"
+"""End of a shape's name where the pairs are those of a file."""
+
+
+def shape_of(case: str) -> str:
+    """A case without its mode."""
+    return case.rpartition("/")[0]
+
+
+def steps_of(args: Namespace, case: str) -> int:
+    """Optimiser steps of each process of a case."""
+    if args.pairs is not None:
+        return int(args.pairs) // int(args.batch)
+    if args.quick:
+        return QUICK_STEPS
+    return STEPS.get(case, STEPS.get(shape_of(case).removesuffix(TEXTS), USUAL_STEPS))
+
+
 def settings(args: Namespace, longest: int) -> dict[str, Any]:
     """What both peers are told."""
     return {
@@ -39,20 +62,22 @@ def settings(args: Namespace, longest: int) -> dict[str, Any]:
     }
 
 
-def made(bench: Bench, args: Namespace, shape: str, folder: Path, **changes: Any) -> dict[str, Any]:
-    """The model and data of a shape, made at the first call for that folder."""
+def made(bench: Bench, args: Namespace, case: str, folder: Path, **changes: Any) -> dict[str, Any]:
+    """The model and data of a case, made at the first call for that folder."""
     file = folder / "made.json"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
+        shape = shape_of(case).removesuffix(TEXTS)
+        texts = shape_of(case).endswith(TEXTS)
         given = {
             "shape": str(Path(shape).resolve()) if Path(shape).exists() else shape,
             "folder": str(folder),
             "vocab": args.vocab,
-            "pairs": args.pairs,
+            "pairs": steps_of(args, case) * args.batch,
             "batch": args.batch,
             "prompt": args.prompt_median,
             "answer": args.answer_median,
-            "pairs_file": str(args.pairs_file.resolve()) if args.pairs_file else None,
+            "pairs_file": str(args.pairs_file.resolve()) if texts else None,
             "seed": args.seed,
             **changes,
         }
@@ -106,27 +131,44 @@ def peers(case: str, folder: Path, given: dict[str, Any], args: Namespace, gpu: 
 def label(case: str) -> str:
     """A case's name in the results: of a shape that is a file or folder, without the place."""
     shape, _, mode = case.rpartition("/")
-    return f"{Path(shape).name if Path(shape).exists() else shape}/{mode}"
+    place = Path(shape.removesuffix(TEXTS))
+    return f"{Path(shape).name if place.exists() else shape}/{mode}"
 
 
 def run_case(bench: Bench, args: Namespace, case: str, folder: Path, turn: int, results: dict[str, Any]) -> None:
-    """One more round of a case."""
-    shape = case.rpartition("/")[0]
-    what = made(bench, args, shape, folder)
+    """One more round of a case.
+
+    Raises:
+        RuntimeError: the peers trained on other tokens, or their losses differ by more than `TOLERANCES`.
+    """
+    what = made(bench, args, case, folder)
     given = settings(args, min(what["longest"], 64 * (args.prompt_median + args.answer_median)))
-    runs = one_round(bench, peers(case, folder, given, args, bench.gpu), turn, args.pairs // args.batch)
-    entry = results.setdefault(label(case), {"model": what, "rounds": []})
+    steps = steps_of(args, case)
+    runs = one_round(bench, peers(case, folder, given, args, bench.gpu), turn, steps)
+    entry = results.setdefault(label(case), {"model": what, "steps": steps, "rounds": []})
     entry["rounds"].append(runs)
     counts = {name: run["tokens"] for name, run in runs.items()}
     if len({tuple(tokens) for tokens in counts.values()}) > 1:
         raise RuntimeError(f"{case}: the peers did not train on the same tokens: {counts}")
-    entry["loss_difference"] = max(
-        abs(one - other)
-        for run in entry["rounds"]
-        for peer in run.values()
-        for one, other in zip(peer["losses"], run[TRL]["losses"], strict=True)
-    )
+    if why := judge(case, entry):
+        raise RuntimeError(why)
+
+
+def judge(case: str, entry: dict[str, Any]) -> str | None:
+    """Fill in what the rounds of a case show; why it fails, where its losses differ by too much."""
     entry["summary"] = summary(entry["rounds"])
+    entry["tolerance"] = TOLERANCES[case.rpartition("/")[2].partition("-")[0]]
+    entry["loss_difference"], name, step, one, other = max(
+        (abs(one - other) / max(1.0, abs(other)), name, step, one, other)
+        for run in entry["rounds"]
+        for name, peer in run.items()
+        for step, (one, other) in enumerate(zip(peer["losses"], run[TRL]["losses"], strict=True))
+    )
+    if entry["loss_difference"] <= entry["tolerance"]:
+        return None
+    return (
+        f"the loss of step {step + 1} is {one:.6f} ({name}) and {other:.6f} ({TRL}); tolerance {entry['tolerance']:g}"
+    )
 
 
 def summary(rounds: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
@@ -149,7 +191,7 @@ def summary(rounds: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
 
 def verdicts(case: str, ratios: dict[str, Any]) -> list[tuple[str, float, str, float, bool]]:
     """What is required of a case: (what, ratio, sign, target, met)."""
-    shape = case.rpartition("/")[0]
+    shape = shape_of(case)
     found = []
     for name, figure in ratios.items():
         if (target := SPEED_TARGETS.get((case, name))) is not None:

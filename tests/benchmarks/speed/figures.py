@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from speed.cases import MEMORY_TARGETS, SPEED_TARGETS, TRL
+from speed.cases import MEMORY_TARGETS, SPEED_TARGETS, TRL, shape_of
 
 OURS, OTHER, LINE = "#3f51b5", "#9fa8da", "#c62828"
 
@@ -64,9 +64,7 @@ def _speed(ax: Any, results: dict[str, Any]) -> None:
 
 
 def _memory(ax: Any, results: dict[str, Any]) -> None:
-    _bars(
-        ax, results, "peak_mb", lambda case, peer: MEMORY_TARGETS.get(case.rpartition("/")[0]) if peer == TRL else None
-    )
+    _bars(ax, results, "peak_mb", lambda case, peer: MEMORY_TARGETS.get(shape_of(case)) if peer == TRL else None)
     ax.set_title("peak memory, nashtune / TRL\n(red: required)", fontsize=9)
 
 

@@ -21,6 +21,7 @@ class StepProbe(Callback):
     def __init__(self, gradients: str | None = None) -> None:
         self._probe = Probe()
         self._gradients = gradients
+        self._parts: list[tuple[Any, int]] = []
         self._threads()
 
     def _threads(self) -> None:
@@ -33,10 +34,22 @@ class StepProbe(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._probe.mark("train_start")
+        objective: Any = pl_module.objective
+        evaluate = objective.evaluate
+
+        def noted(batch: Any, **kwargs: Any) -> Any:
+            output = evaluate(batch, **kwargs)
+            self._parts.append((output.values.detach().sum(), len(batch)))
+            return output
+
+        objective.evaluate = (
+            noted  # a step may take several passes, and what Lightning is given is the last one's share
+        )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._probe.begin_step()
         passes = batch if isinstance(batch, list) else [batch]  # a step may be computed in several
+        self._parts.clear()
         self._probe.tokens([one.attention_mask for one in passes])
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
@@ -52,7 +65,7 @@ class StepProbe(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._probe.end_step()
-        self._probe.loss(outputs["loss"] if isinstance(outputs, dict) else outputs)
+        self._probe.loss(sum(part for part, _ in self._parts) / sum(rows for _, rows in self._parts))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._probe.write()

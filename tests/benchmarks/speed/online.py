@@ -42,7 +42,7 @@ def run(bench: Bench, args: Namespace, folder: Path, shape: str, rounds: int) ->
     End-of-sequence is one token of the vocabulary of a random model, so completions run to their limit; the tokens
     that were drawn are counted on both sides.
     """
-    what = made(bench, args, shape, folder)
+    what = made(bench, args, f"{shape}/bf16-live", folder)
     pairs = [json.loads(line) for line in (folder / "pairs.jsonl").open()]
     count = min(args.prompts, len(pairs)) // args.batch * args.batch or args.batch
     with (folder / "prompts.jsonl").open("w") as out:

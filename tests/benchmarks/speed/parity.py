@@ -9,18 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from speed.alternate import Bench
-from speed.cases import made, settings, trl_command
+from speed.cases import TOLERANCES, made, settings, trl_command
 from speed.nashtune_run import offline
 
-LOSS_TOLERANCE, GRADIENT_TOLERANCE = 2e-4, 1e-3
+LOSS_TOLERANCE, GRADIENT_TOLERANCE = TOLERANCES["fp32"], 1e-3
 """Largest difference of a loss, and of a gradient relative to its norm; float32 sums in another order give less."""
 STEPS = 3
 LR = 1e-4
+LONGEST = {"prompt": 64, "answer": 48}
+"""Largest medians; longer texts prove no more."""
 
 
-def run(bench: Bench, args: Namespace, folder: Path, shape: str) -> dict[str, Any]:
+def run(bench: Bench, args: Namespace, work: Path, shapes: list[str]) -> dict[str, Any]:
+    """Every shape; their proofs and whether all agree."""
+    proofs = {Path(shape).name: one(bench, args, work / f"proof-{i}", shape) for i, shape in enumerate(shapes)}
+    return {"shapes": proofs, "agree": all(proof["agree"] for proof in proofs.values())}
+
+
+def one(bench: Bench, args: Namespace, folder: Path, shape: str) -> dict[str, Any]:
     """TRL, nashtune's engine `dense` and the engine that is measured, without clipping."""
-    what = made(bench, args, shape, folder, pairs=STEPS * 2, batch=2, vocab=args.vocab if shape != "tiny" else None)
+    size = {name: min(most, getattr(args, f"{name}_median")) for name, most in LONGEST.items()}
+    vocab = args.vocab if shape != "tiny" else None
+    what = made(bench, args, f"{shape}/fp32-live", folder, pairs=STEPS * 2, batch=2, vocab=vocab, **size)
     given = {**settings(args, what["longest"]), "batch": 2, "clip": 0.0, "lr": LR, "steps": STEPS}
     default = args.engine or "default"
     files, losses = {}, {}
@@ -38,14 +48,14 @@ def run(bench: Bench, args: Namespace, folder: Path, shape: str) -> dict[str, An
                 folder, place / "out", told, spec="dpo", precision="fp32", reference="live", engine=engine
             )
         losses[name] = bench.run(command, folder=place, steps=STEPS)["losses"]
-        print(f"    {name}: losses {', '.join(f'{loss:.6f}' for loss in losses[name])}", flush=True)
-    result: dict[str, Any] = {"losses": losses, "gradients": {}, "shape": Path(shape).name, "lr": LR}
+        print(f"    {Path(shape).name}, {name}: losses {', '.join(f'{loss:.6f}' for loss in losses[name])}", flush=True)
+    result: dict[str, Any] = {"losses": losses, "gradients": {}, "pairs": STEPS * 2, "lr": LR}
     for name in losses.keys() - {"TRL"}:
         found = bench.python("parity", str(files["TRL"]), str(files[name]))
         result["gradients"][name] = found["worst"]
         result["gradient_norm"] = found["norm"]
     result["loss_difference"] = max(
-        abs(one - other) for name in losses for one, other in zip(losses["TRL"], losses[name], strict=True)
+        abs(a - b) / max(1.0, abs(a)) for name in losses for a, b in zip(losses["TRL"], losses[name], strict=True)
     )
     result["agree"] = (
         result["loss_difference"] <= LOSS_TOLERANCE and max(result["gradients"].values()) <= GRADIENT_TOLERANCE

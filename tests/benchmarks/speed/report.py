@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from speed import gpu
-from speed.cases import TRL
+from speed.cases import TOLERANCES, TRL
+from speed.probe import dropped
 from speed.targets import targets
 
 NOTES = Path(__file__).with_name("notes.md")
@@ -27,6 +28,11 @@ def spread(figure: dict[str, float], digits: int) -> str:
     """Median and range."""
     shown = [f"{figure[name]:,.{digits}f}" for name in ("median", "min", "max")]
     return shown[0] if shown[1] == shown[2] else f"{shown[0]} ({shown[1]} to {shown[2]})"
+
+
+def within(figures: dict[str, dict[str, float]]) -> str:
+    """Shortest and longest timed step of a process; medians over processes."""
+    return f"{figures['step_least']['median']:.2f} to {figures['step_most']['median']:.2f}"
 
 
 def ratios(results: dict[str, Any]) -> str:
@@ -90,13 +96,16 @@ def _head(results: dict[str, Any]) -> Iterator[str]:
     yield ""
     source = "random tokens, prompts and answers of log-normal lengths (medians "
     source += f"{asked['prompt_median']} and {asked['answer_median']})"
-    if asked["pairs_from"]:
-        source = f"texts of `{asked['pairs_from']}`"
-    yield f"Data: {source}. Each process trains {asked['pairs'] // asked['batch']} steps of {asked['batch']} pairs, "
-    yield "AdamW, clipping at 1, constant learning rate, the same pairs in the same order on both sides. One measured "
-    yield "process at a time; the peers take turns and change places from round to round. *Real tokens* are those "
-    yield "of a prompt with its chosen and with its rejected answer (2P + C + R for a pair), whether or not an engine "
-    yield "computes the prompt twice; padding does not count. The first step is left out of speeds. Peak memory "
+    yield f"Data: {source}. A case `+texts` takes pairs of texts from a file instead"
+    yield f" (here `{asked['pairs_from']}`). " if asked["pairs_from"] else " (none was given). "
+    yield "The AlpacaEval pairs are not shipped, because of their licence (CC BY-NC 4.0): "
+    yield "`NASHTUNE_BENCH_PAIRS=FILE make bench`, or `--pairs-file FILE`, adds that case. "
+    yield f"Each process trains steps of {asked['batch']} pairs; how many is chosen by what a step costs and said "
+    yield "with each case. AdamW, clipping at 1, constant learning rate, the same pairs in the same order on both sides."
+    yield " One measured process at a time; the peers take turns and change places from round to round. *Real tokens* are "
+    yield "those of a prompt with its chosen and with its rejected answer (2P + C + R for a pair), whether or not an "
+    yield "engine computes the prompt twice; padding does not count. The first step is left out of speeds, of "
+    yield "processes with 6 steps or more the first two. Peak memory "
     yield "is the kernel's count for the whole process (loading, training, saving). Start-up is from the start of the "
     yield "process to the start of the first step, with empty caches; with a cached reference its one pass is in it. "
     yield "Figures are medians (least to greatest); ratios are ratios of medians."
@@ -121,15 +130,20 @@ def _proof(results: dict[str, Any]) -> Iterator[str]:
         return
     yield "## The same mathematics"
     yield ""
-    agree = "agree" if proof["agree"] else "do **not** agree"
-    yield f"Before anything is timed: {proof['shape']}, float32, live reference, no clipping, learning rate "
-    yield f"{proof['lr']:g}. Losses and gradients {agree}: the largest difference of a loss is "
-    yield f"{proof['loss_difference']:.1e}; of a weight's gradient at the first step, relative to its norm, "
-    yield ", ".join(f"{value:.1e} (`{name}`)" for name, value in proof["gradients"].items()) + "."
+    yield "Float32, live reference, no clipping; gradients are those of the first step. Every case is held to it too: "
+    yield "it fails where the peers' losses of a step differ by more than "
+    yield " or ".join(f"{limit:g} ({name})" for name, limit in TOLERANCES.items())
+    yield ", relative to the loss where that is above 1."
     yield ""
-    steps = range(len(next(iter(proof["losses"].values()))))
-    body = ([name, *(f"{loss:.6f}" for loss in losses)] for name, losses in proof["losses"].items())
-    yield from table(("", *(f"loss of step {i + 1}" for i in steps)), body)
+    for shape, found in proof["shapes"].items():
+        agree = "agree" if found["agree"] else "do **not** agree"
+        yield f"{shape}, {found['pairs']} pairs, learning rate {found['lr']:g}: losses and gradients {agree}. The "
+        yield f"largest difference of a loss is {found['loss_difference']:.1e}; of a weight's gradient, relative to "
+        yield "its norm, " + ", ".join(f"{value:.1e} (`{name}`)" for name, value in found["gradients"].items()) + "."
+        yield ""
+        steps = range(len(next(iter(found["losses"].values()))))
+        body = ([name, *(f"{loss:.6f}" for loss in losses)] for name, losses in found["losses"].items())
+        yield from table(("", *(f"loss of step {i + 1}" for i in steps)), body)
 
 
 def _cases(results: dict[str, Any]) -> Iterator[str]:
@@ -140,6 +154,7 @@ def _cases(results: dict[str, Any]) -> Iterator[str]:
     yield "`live`: the reference is in the loop; TRL as it comes, with gradient checkpointing. `cached`: its log-probs "
     yield "are computed once before the first step, and gradient checkpointing is off on both sides. On a CPU, TRL "
     yield "scores the positions of prompts and padding too; *masked positions skipped* forces on what it does on a GPU."
+    yield " *Steps of one process*: its shortest and longest timed step; batches differ in length, so steps do too."
     yield ""
     yield ratios(results)
     yield ""
@@ -148,20 +163,21 @@ def _cases(results: dict[str, Any]) -> Iterator[str]:
         yield f"### {case}"
         yield ""
         yield f"{model['architecture']}, {model['parameters'] / 1e6:.1f} M weights ({model['weights']}), vocabulary "
-        yield f"{model['vocab']:,}; rounds: {len(entry['rounds'])}. Largest difference of a loss between "
-        yield f"the peers: {entry['loss_difference']:.1e}."
+        yield f"{model['vocab']:,}; rounds: {len(entry['rounds'])}; steps of a process: {entry['steps']}, of which "
+        yield f"{entry['steps'] - dropped(entry['steps'])} are timed. Largest difference of a loss between the peers: "
+        yield f"{entry['loss_difference']:.1e} (tolerance {entry['tolerance']:g})."
         yield ""
         names = {"tokens_per_second": 0, "tokens_per_cpu_second": 0, "step_seconds": 2, "peak_mb": 0}
         names |= {"start_to_first_step": 1, "whole_seconds": 1}
         head = ("", "real tokens/s", "tokens per CPU s", "step, s", "peak MB", "start-up, s", "whole process, s")
         body = [
-            [name, *(spread(figures[figure], digits) for figure, digits in names.items())]
+            [name, *(spread(figures[figure], digits) for figure, digits in names.items()), within(figures)]
             for name, figures in summary["peers"].items()
         ]
         for name, figures in summary["ratios"].items():
             of = [f"{figures[f]['of_medians']:.2f}" if f in figures else "" for f in names]
-            body.append([f"nashtune / {name}", *of])
-        yield from table(head, body)
+            body.append([f"nashtune / {name}", *of, ""])
+        yield from table((*head, "steps of one process, s"), body)
 
 
 def _gpu(results: dict[str, Any]) -> Iterator[str]:
@@ -193,7 +209,9 @@ def _online(results: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield f"{found['model']['parameters'] / 1e6:.1f} M weights, float32: {found['prompts']} prompts, 2 completions "
     yield f"each of at most {found['limit']} tokens, a rule as judge, reference log-probs, one pass of training. TRL's "
-    yield f"experimental OnlineDPOTrainer without gradient checkpointing. Drawn: {found['drawn'][TRL]} of at most "
+    yield "experimental OnlineDPOTrainer without gradient checkpointing. TRL draws anew for each optimiser step, from "
+    yield "the policy as it is then; nashtune draws the whole round from one snapshot of the policy and then trains on "
+    yield f"it, so that it draws larger batches. Drawn: {found['drawn'][TRL]} of at most "
     yield f"{found['drawn']['most']} tokens; trained on: "
     yield ", ".join(f"{name} {tokens}" for name, tokens in found["trained_tokens"].items()) + " real tokens."
     yield ""

@@ -28,7 +28,7 @@ def run(bench: Bench, args: Namespace, work: Path) -> list[dict[str, Any]]:
             break
         began = time.monotonic()
         folder = work / f"rows-{size}"
-        what = made(bench, args, "tiny", folder, pairs=size, prompt=10, answer=6, batch=2, vocab=None, pairs_file=None)
+        what = made(bench, args, "tiny/fp32-live", folder, pairs=size, prompt=10, answer=6, batch=2, vocab=None)
         given = {**settings(args, what["longest"]), "batch": 2, "steps": STEPS}
         entry: dict[str, Any] = {"rows": size, "file_mb": (folder / "pairs.jsonl").stat().st_size / 2**20}
         shared = {"NASHTUNE_CACHE": str(folder / "cache")}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from speed.alternate import Bench
-from speed.cases import label, made, settings
+from speed.cases import label, made, settings, steps_of
 from speed.nashtune_run import offline
 from speed.probe import PROFILED
 
@@ -45,10 +45,10 @@ def read_profile(profile: Any) -> dict[str, float]:
 
 def run(bench: Bench, args: Namespace, folder: Path, shape: str) -> dict[str, Any]:
     """One process of its own, bf16 autocast, live reference."""
-    what = made(bench, args, shape, folder)
+    case = f"{shape}/bf16-live"
+    what = made(bench, args, case, folder)
     given = settings(args, min(what["longest"], 64 * (args.prompt_median + args.answer_median)))
     place = bench.folder()
     command = offline(folder, place / "out", given, spec="dpo", precision="bf16", reference="live", engine=args.engine)
-    steps = args.pairs // args.batch
-    measured = bench.run(command, folder=place, steps=steps, env={PROFILED: "1"})
-    return {"case": label(f"{shape}/bf16-live"), "shares": measured["shares"]}
+    measured = bench.run(command, folder=place, steps=steps_of(args, case), env={PROFILED: "1"})
+    return {"case": label(case), "shares": measured["shares"]}

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from speed import cases, commands, epsilon, heads, machine, online, parity, rows, shares
+from speed import cases, commands, epsilon, heads, machine, merge, online, parity, rows, shares
 from speed.alternate import Bench
 from speed.options import parse
 
@@ -21,8 +21,10 @@ def main() -> int:
     """Run it; 0 where everything ran and was equal, whatever the figures are."""
     args = parse()
     if args.report:
-        write_report(json.loads(args.report.read_text()), args.out)
-        return 0
+        results = merge.merged(args.report)
+        write_results(results, args.out)
+        write_report(results, args.out)
+        return int(failing(results))
     if machine.describe(args.threads, "")["versions"]["trl"] == "absent":
         print("TRL is not installed beside nashtune; `make bench` makes an environment with both", file=sys.stderr)
         return 2
@@ -32,15 +34,31 @@ def main() -> int:
     try:
         run.all()
     finally:
-        run.save(args.out)
+        write_results(run.results, args.out)
         if not args.keep and args.work is None:
             shutil.rmtree(work, ignore_errors=True)
     write_report(run.results, args.out)
     failed = run.results["failed"]
     for name, why in failed.items():
         print(f"\n{name} FAILED: {why}", file=sys.stderr)
-    proof = run.results.get("parity")
-    return int(bool(failed) or (proof is not None and not proof["agree"]))
+    return int(failing(run.results))
+
+
+def failing(results: dict[str, Any]) -> bool:
+    """Whether something did not run, or was not equal."""
+    return bool(results["failed"]) or not results.get("parity", {"agree": True})["agree"]
+
+
+def write_results(results: dict[str, Any], folder: Path) -> None:
+    """speed.json; folders of this machine are left out."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: clean(inner) for key, inner in value.items() if key != "output"}
+        return [clean(inner) for inner in value] if isinstance(value, list) else value
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "speed.json").write_text(json.dumps(clean(results), indent=1) + "\n")
 
 
 def write_report(results: dict[str, Any], out: Path) -> None:
@@ -87,12 +105,13 @@ class Suite:
     def all(self) -> None:
         """Every section that was asked for. What is required of the cases comes first, repetitions of it last."""
         args, bench = self.args, self.bench
-        first = args.cases[0].rpartition("/")[0]
-        shape = self.folder(first)
+        first = cases.shape_of(args.cases[0])
+        shape = self.folder(f"{first}/bf16-live")
         rounds = min(2, args.rounds)
         tiny = args.quick and not args.model_shape
-        proof = "tiny" if tiny else first
-        self.section("parity", lambda: parity.run(bench, args, self.work / "proof", proof))
+        shapes = list(dict.fromkeys(cases.shape_of(case).removesuffix(cases.TEXTS) for case in args.cases))
+        proof = ["tiny"] if tiny else shapes
+        self.section("parity", lambda: parity.run(bench, args, self.work, proof))
         turn = 0
         if "offline" in args.sections:
             spent = {case: self.case(case, turn) for case in args.cases}
@@ -111,22 +130,22 @@ class Suite:
                 for case in args.cases:
                     if bench.over(spent[case]):
                         print(f"{case}: round {turn + 1} is left out, it would end after {args.minutes:g} minutes")
-                    elif case not in self.results["failed"]:
+                    elif cases.label(case) not in self.results["failed"]:
                         spent[case] = max(spent[case], self.case(case, turn))
         self.results["minutes"] = (time.monotonic() - self.began) / 60
 
-    def folder(self, shape: str) -> Path:
-        """Of a shape's model and data."""
-        return self.work / ("model-" + "-".join(Path(shape).parts).strip("-/"))
+    def folder(self, case: str) -> Path:
+        """Of the model and data of a case; shared with those of its shape that take as many steps."""
+        shape = "-".join(Path(cases.shape_of(case)).parts).strip("-/")
+        return self.work / f"model-{shape}-{cases.steps_of(self.args, case)}"
 
     def case(self, case: str, turn: int) -> float:
         """One more round of a case; seconds it took."""
         began = time.monotonic()
         print(f"{case}, round {turn + 1}", flush=True)
-        shape = case.rpartition("/")[0]
         self.guard(
-            case,
-            lambda: cases.run_case(self.bench, self.args, case, self.folder(shape), turn, self.results["cases"]),
+            cases.label(case),
+            lambda: cases.run_case(self.bench, self.args, case, self.folder(case), turn, self.results["cases"]),
         )
         return time.monotonic() - began
 
@@ -149,12 +168,12 @@ class Suite:
             print(f"    FAILED: {error}", flush=True)
             return None
         finally:
-            self.save(self.work)
+            write_results(self.results, self.work)
 
     def sampling(self, folder: Path, shape: str) -> dict[str, Any]:
         """See sampling.py."""
         args = self.args
-        cases.made(self.bench, args, shape, folder)
+        cases.made(self.bench, args, f"{shape}/bf16-live", folder)
         found = self.bench.python(
             "sampling",
             *("--model", str(folder / "model"), "--pairs", str(folder / "pairs.jsonl")),
@@ -166,21 +185,11 @@ class Suite:
     def scaling(self) -> list[dict[str, Any]]:
         """See scaling.py; always of a shape by name."""
         args = self.args
-        named = [case.rpartition("/")[0] for case in args.cases if not Path(case.rpartition("/")[0]).exists()]
+        shapes = [cases.shape_of(case).removesuffix(cases.TEXTS) for case in args.cases]
+        named = [shape for shape in shapes if not Path(shape).exists()]
         told = ["--shape", "tiny" if args.quick or not named else named[0]]
         told += ["--engine", args.engine] if args.engine else []
         told += ["--vocab", str(args.vocab)] if args.vocab else []
         told += ["--small"] if args.quick else []
         points: list[dict[str, Any]] = self.bench.python("scaling", *told)["points"]
         return points
-
-    def save(self, folder: Path) -> None:
-        """Write the results; folders of this machine are left out."""
-
-        def clean(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {key: clean(inner) for key, inner in value.items() if key != "output"}
-            return [clean(inner) for inner in value] if isinstance(value, list) else value
-
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "speed.json").write_text(json.dumps(clean(self.results), indent=1) + "\n")

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from nashtune.data import digests
-from nashtune.data.digests import known_sha256
+from nashtune.data.digests import forget, known_sha256
 
 
 def sha256(content: bytes) -> str:
@@ -69,3 +69,13 @@ def test_a_broken_memory_is_made_again(tmp_path, own_cache, reads, settled) -> N
         memory.write_text(content)
         assert known_sha256(path) == sha256(b"one")
     assert len(reads) == 4
+
+
+def test_what_is_forgotten_is_read_again(tmp_path, own_cache, reads, settled) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    known_sha256(path)
+    path.unlink()
+    forget(path)
+    forget(path)
+    assert not list((own_cache / "digests").iterdir())

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from nashtune.data import module, row_cache
 from nashtune.data.module import PreferenceData
@@ -75,6 +79,19 @@ def test_the_same_content_under_another_name_is_read_once(pairs, tokenizer, pass
     assert passes == [path]
     assert data.where("train", 1) == f"{copy}:2"
     assert data.reports["train"].source == copy
+
+
+def test_a_file_is_not_read_as_what_it_is_not(write, tokenizer, passes, tmp_path) -> None:
+    """The rows of a parquet file are kept, and its copy is still no JSON lines."""
+    table = pa.table({name: [value] for name, value in ROW.items()})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    start(str(tmp_path / "a.parquet"), tokenizer)
+    copies = [str(shutil.copy(tmp_path / "a.parquet", tmp_path / name)) for name in ("b.jsonl", "b.jsonl.gz")]
+    for copy, said in zip(copies, ("UTF-8|broken JSON", "is not gzip data"), strict=True):
+        with pytest.raises(InputError, match=said):
+            start(copy, tokenizer)
+    start(str(shutil.copy(tmp_path / "a.parquet", tmp_path / "b.parquet")), tokenizer)
+    assert len(passes) == 3
 
 
 def test_a_split_has_its_own_name_in_the_report(pairs, tokenizer, passes) -> None:
@@ -148,6 +165,17 @@ def test_a_template_that_writes_the_date_is_another_one_tomorrow(tokenizer, monk
     assert row_cache.tokenizer_digest(tokenizer) != dated
 
 
+def test_how_the_last_call_padded_and_cut_does_not_count(pairs, tokenizer, passes) -> None:
+    path = pairs(3)
+    start(path, tokenizer)
+    plain = row_cache.tokenizer_digest(tokenizer)
+    tokenizer(["a", "bbbb"], padding=True, truncation=True, max_length=3)
+    assert tokenizer.backend_tokenizer.padding and tokenizer.backend_tokenizer.truncation
+    assert row_cache.tokenizer_digest(tokenizer) == plain
+    start(path, tokenizer)
+    assert len(passes) == 1
+
+
 def test_the_code_counts(pairs, tokenizer, passes, monkeypatch) -> None:
     path = pairs(3)
     start(path, tokenizer)
@@ -205,6 +233,55 @@ def test_a_cache_that_cannot_be_written_to(pairs, tokenizer, tmp_path, monkeypat
     assert len(passes) == 2
     assert lines[0].startswith(f"tokenised rows cannot be kept in {tmp_path / 'file' / 'rows'} (")
     assert "set NASHTUNE_CACHE" in lines[0]
+
+
+def test_a_source_that_fails_in_the_middle_is_not_read_again(pairs, tokenizer, own_cache, monkeypatch, lines) -> None:
+    """It is no matter of the cache: the source may be large, and its error must be seen."""
+    calls = []
+
+    def fail(rows: Any, *rest: Any, **more: Any) -> Any:
+        calls.append(next(iter(rows)))
+        raise ConnectionError("gone")
+
+    monkeypatch.setattr(module, "tokenise", fail)
+    path = pairs(3)
+    with pytest.raises(InputError, match=rf"{path}: cannot be read to its end \(gone\)"):
+        start(path, tokenizer)
+    assert len(calls) == 1 and lines == []
+    assert [file.suffix for file in (own_cache / "rows").iterdir()] == [".lock"]
+
+
+def test_a_disk_that_fills_up_while_rows_are_written(pairs, tokenizer, own_cache, monkeypatch, passes, lines) -> None:
+    add = row_cache.RowWriter.add
+
+    def full(self: Any, rows: Any) -> None:
+        if not lines:
+            raise OSError(28, "No space left on device")
+        add(self, rows)
+
+    monkeypatch.setattr(row_cache.RowWriter, "add", full)
+    data = start(pairs(3), tokenizer)
+    assert len(data.every_row("train").rows) == 3 and len(passes) == 2
+    assert "No space left on device" in lines[0]
+
+
+def test_files_that_no_run_has_used_for_long_are_removed(write, tokenizer, own_cache, passes) -> None:
+    paths = [write([{**ROW, "prompt": name}], f"{name}.jsonl") for name in ("old", "used", "new")]
+    for path in paths[:2]:
+        start(path, tokenizer)
+    folder = own_cache / "rows"
+    (folder / ".a.new.1-00.partial").write_text("of a run that was killed")
+    long_ago = time.time() - 61 * 24 * 3600
+    for file in folder.iterdir():
+        os.utime(file, (long_ago, long_ago))
+    start(paths[1], tokenizer)  # nothing is written, so nothing is removed
+    assert len(list(folder.glob("*.arrow"))) == 2
+    start(paths[2], tokenizer)
+    assert sorted(file.suffix for file in folder.iterdir()) == [".arrow", ".arrow", ".lock", ".lock"]
+    start(paths[1], tokenizer)
+    assert len(passes) == 3
+    start(paths[0], tokenizer)
+    assert len(passes) == 4
 
 
 def test_rows_in_a_temporary_folder_go_with_the_last_reference(pairs, tokenizer, tmp_path, monkeypatch, lines) -> None:

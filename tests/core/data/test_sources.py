@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from nashtune.data import sources
-from nashtune.data.sources import read_source, source_digest
+from nashtune.data.sources import read_source, source_digest, source_format
 from nashtune.errors import InputError
 
 ROWS = [{"prompt": f"p{i}", "chosen": "ä", "rejected": "b"} for i in range(3)]
@@ -153,6 +153,16 @@ def test_a_digest_is_of_the_content(monkeypatch, tmp_path) -> None:
     assert one == same != other
     with pytest.raises(InputError, match=r"b\.jsonl\.gz: no such file"):
         source_digest(str(tmp_path / "b.jsonl.gz"))
+
+
+def test_a_format_is_how_a_source_is_read(tmp_path) -> None:
+    for name in ("a.jsonl", "a.jsonl.gz", "a.b.parquet", "a.txt"):
+        (tmp_path / name).write_text(TEXT)
+    found = [source_format(str(tmp_path / name)) for name in ("a.jsonl", "a.jsonl.gz", "a.b.parquet")]
+    assert found == [".jsonl", ".jsonl.gz", ".parquet"]
+    assert source_format("hub:owner/name.jsonl") == "hub:"
+    with pytest.raises(InputError, match="unknown format"):
+        source_format(str(tmp_path / "a.txt"))
 
 
 def test_the_digest_of_a_data_set_by_name_is_of_its_files_and_its_split(monkeypatch, tmp_path) -> None:

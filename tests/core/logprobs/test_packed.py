@@ -197,3 +197,13 @@ def test_other_passes_of_the_model_stay_what_they_are(tmp_path: Path, attention:
     assert "nashtune" not in (tmp_path / "saved" / "config.json").read_text()
     saved, start = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("saved", "tiny"))
     assert saved == start
+
+
+def test_another_attention_function_is_not_taken_for_a_packed_one(tmp_path: Path) -> None:
+    """It takes the packed argument without a word, and every token would see every other one."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_model(tmp_path), dtype=torch.float64)
+    engine = get_engine("shared")
+    engine.forward(model, MIXED)
+    model.set_attn_implementation("sdpa")
+    with pytest.raises(RuntimeError, match="0 of 2 layers ran packed attention"):
+        engine.forward(model, MIXED)

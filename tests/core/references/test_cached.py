@@ -88,7 +88,7 @@ def test_train_and_validation_rows_do_not_collide(tiny: Path, tmp_path: Path, lo
 def test_the_second_run_runs_no_model(tiny: Path, tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepared(tmp_path, load(tiny)).logprobs(TRAIN[1], ENGINE).sums
     policy = load(tiny)
-    monkeypatch.setattr("nashtune.references.cached.sample", lambda batches: {})  # but to check the file
+    monkeypatch.setattr("nashtune.references.cached.sample", lambda batches, sums: {})  # but to check the file
     monkeypatch.setattr(type(ENGINE), "forward", None)
     assert torch.equal(prepared(tmp_path, policy).logprobs(TRAIN[1], ENGINE).sums, first)
     assert len(list(tmp_path.glob("*.safetensors"))) == 1

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from nashtune.data.passes import CPU_TOKENS
+from nashtune.data.pass_sizes import CPU_TOKENS
 from nashtune.interfaces import TokenBatch
 from nashtune.logprobs import get_engine
 from nashtune.models.policy import HFPolicy

@@ -85,19 +85,20 @@ def test_parts_of_several_processes_are_read_together(tmp_path: Path) -> None:
     file, parts = tmp_path / "key.safetensors", {"model": "x"}
     _, entries = numbers(9)
     names = list(entries)
-    for owner, number, picked in (("0of2", 0, names[:5]), ("0of2", 1, names[5:9]), ("1of2", 0, names[7:])):
-        kept = PartFiles(file, parts, owner)
-        kept.keep(number, table({name: entries[name] for name in picked}))
-    assert PartFiles(file, parts, "0of1").read(torch.float64) == entries
+    kept = PartFiles(file, parts)
+    for picked in (names[:5], names[5:9], names[7:], names[:2]):  # no part is written over another
+        PartFiles(file, parts).keep(table({name: entries[name] for name in picked}))
+    assert len(list(tmp_path.glob("key.*.part"))) == 4
+    assert kept.read(torch.float64) == entries
     (tmp_path / "other.0of1-000000.part").write_bytes(b"of another file")
     kept.remove()
     assert [left.name for left in tmp_path.iterdir()] == ["other.0of1-000000.part"]
 
 
 def test_a_part_that_another_run_removes_meanwhile_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = PartFiles(tmp_path / "key.safetensors", {}, "0of1")
+    kept = PartFiles(tmp_path / "key.safetensors", {})
     _, entries = numbers(3)
-    kept.keep(0, table(entries))
+    kept.keep(table(entries))
     there = kept._all()
     monkeypatch.setattr(kept, "_all", lambda: [*there, tmp_path / "key.0of1-000001.part"])
     assert kept.read(torch.float64) == entries

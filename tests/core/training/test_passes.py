@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,6 +43,27 @@ def test_passes_and_accumulation_together(lab: Lab) -> None:
     one = lab.fit(*split, "--data.batch_size", "6", run="one")
     for name, value in weights(three).items():
         torch.testing.assert_close(value, weights(one)[name], rtol=2e-4, atol=2e-6)
+
+
+def test_two_processes_with_unequal_passes_are_the_same_optimiser_steps(lab: Lab) -> None:
+    """The last step has 2 pairs for two processes, and passes are split by each process's own lengths."""
+    command = [sys.executable, "-m", "nashtune.cli.main", "fit", "--spec", "epsilon_dpo", "--config", str(lab.run_file)]
+    settings = ["--trainer.max_epochs", "1", "--data.batch_tokens", "60", "--spec.optimizer.warmup", "0"]
+    two = [*command, *settings, "--run_dir", "two", "--data.batch_size", "2", "--trainer.devices", "2"]
+    done = subprocess.run([*two, "--trainer.strategy", "ddp"], capture_output=True, text=True, cwd=lab.folder)
+    assert done.returncode == 0, done.stderr
+    one = lab.fit(*settings, "--data.batch_size", "4", spec="epsilon_dpo", run="one")
+    for name, value in weights(one).items():
+        torch.testing.assert_close(value, weights(lab.folder / "two")[name], rtol=2e-4, atol=1e-5)
+    ours, theirs = (lab.metrics(run).series for run in (one, lab.folder / "two"))
+    for name in ("train/loss", "train/margin", "train/beta"):
+        assert [v for _, v in ours[name]] == pytest.approx([v for _, v in theirs[name]], rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("spec", ["kto"])
+def test_what_compares_rows_is_one_pass(lab: Lab, spec: str, refused: Callable[..., str]) -> None:
+    said = refused("fit", "--spec", spec, "--config", str(lab.run_file), "--data.batch_tokens", "60")
+    assert "data.batch_tokens: 60 would split a micro-batch into several passes" in said
 
 
 def test_predictions_come_in_the_order_of_the_rows(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
