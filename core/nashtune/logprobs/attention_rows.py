@@ -89,8 +89,11 @@ class _Rows(torch.autograd.Function):
         query, key, value, out = ctx.saved_tensors
         settings, heads, groups = ctx.settings, query.shape[1], key.shape[1]
         wide = torch.promote_types(query.dtype, torch.float32)  # of scores, and of sums over blocks
+        # of keys and values in the wide dtype: a shared prefix gets a part from each of its branches
+        dtypes = (query.dtype, wide, wide)
         grads = [
-            part.new_zeros(part.shape[2], part.shape[1], part.shape[3]).transpose(0, 1) for part in (query, key, value)
+            part.new_zeros(part.shape[2], part.shape[1], part.shape[3], dtype=dtype).transpose(0, 1)
+            for part, dtype in zip((query, key, value), dtypes, strict=True)
         ]
         for segment in ctx.packed.packed.segments:
             keys, values = _seen(key, segment), _seen(value, segment)
@@ -113,7 +116,7 @@ class _Rows(torch.autograd.Function):
                 grad_keys[:, seen] += torch.bmm(slope.transpose(1, 2), rows)
             _give_back(grads[1], grad_keys.mul_(settings.scale), segment)
             _give_back(grads[2], grad_values, segment)
-        return grads[0][None], grads[1][None], grads[2][None], None, None
+        return grads[0][None], grads[1][None].to(key.dtype), grads[2][None].to(value.dtype), None, None
 
 
 def _blocks(segment: Segment) -> Iterator[_Block]:

@@ -12,6 +12,7 @@ import heapq
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,11 @@ from numpy.typing import NDArray
 
 from nashtune.data.messages import Prompt
 from nashtune.data.parse import Example, Pair, Ranked
-from nashtune.models.locate import ModelFolder, read_json
+from nashtune.memory.counts import TOKENIZER, count_tokens
+from nashtune.models.locate import ModelFolder
 
 FIRST, LONGEST = 24, 24  # rows that are encoded
 MOST_CHARACTERS = 400_000  # of them: a tokenizer reads about that in a tenth of a second
-USUAL_TURN = 6  # tokens around a message, where the template cannot be applied here
 
 Counts = NDArray[np.int64]
 
@@ -81,26 +82,23 @@ class Measure:
             folder: Of the policy.
             chat: Whether prompts go through the chat template.
         """
-        file = folder.tokenizer / "tokenizer.json"
-        if not file.is_file() or not self._turns:
+        if not (folder.tokenizer / TOKENIZER).is_file() or not self._turns:
             return None
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(file))
         kept = dict([*self._first, *((-number, parts) for _, number, parts in self._longest)])
-        exact, characters = {}, 0
+        chosen, characters = [], 0
         for number, parts in kept.items():
             if characters > MOST_CHARACTERS:
                 break
-            exact[number] = [len(tokenizer.encode(part, add_special_tokens=False).ids) for part in parts]
+            chosen.append(number)
             characters += sum(map(len, parts))
-        found = [sum(column) for column in zip(*((sum(exact[n]), sum(map(len, kept[n]))) for n in exact), strict=True)]
-        ratio = found[0] / max(1, found[1])
+        tokens, turn = count_tokens([part for number in chosen for part in kept[number]], folder, chat=chat)
+        ratio = sum(tokens) / max(1, characters)
         prompt, longest, total, completions = (np.array(column, dtype=np.int64) for column in self._sizes)
         prompt, longest, total = (np.ceil(column * ratio).astype(np.int64) for column in (prompt, longest, total))
-        for number, (start, *answers) in exact.items():
+        counted = iter(tokens)
+        for number in chosen:
+            start, *answers = islice(counted, len(kept[number]))
             prompt[number], longest[number], total[number] = start, max(answers), sum(answers)
-        turn = turn_tokens(tokenizer, folder) if chat else 0
         prompt += turn * np.array(self._turns, dtype=np.int64) + turn  # the last: the turn of the answer
         return RowLengths(prompt=prompt, longest=longest + 1, total=total + completions, completions=completions)
 
@@ -117,26 +115,3 @@ def texts(row: Any) -> tuple[str, Sequence[str]]:
 
 def _text(prompt: Prompt) -> str:
     return prompt if isinstance(prompt, str) else "\n".join(message.content for message in prompt)
-
-
-def turn_tokens(tokenizer: Any, folder: ModelFolder) -> int:
-    """Tokens that the chat template puts around a message, seen on a conversation of one and the turn that follows."""
-    file = folder.tokenizer / "chat_template.jinja"
-    settings = folder.tokenizer / "tokenizer_config.json"
-    known = read_json(settings, "policy.path") if settings.is_file() else {}
-    template = file.read_text(encoding="utf-8") if file.is_file() else known.get("chat_template")
-    if not isinstance(template, str):
-        return USUAL_TURN
-    from jinja2 import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    special = {name: known.get(name) or "" for name in ("bos_token", "eos_token")}
-    try:
-        text = (
-            ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-            .from_string(template)
-            .render(messages=[{"role": "user", "content": "x"}], add_generation_prompt=True, **special)
-        )
-    except (TemplateError, TypeError):  # it calls what transformers alone provides
-        return USUAL_TURN
-    return len(tokenizer.encode(text, add_special_tokens=False).ids) // 2  # around the message, and before the answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,11 +17,14 @@ from nashtune.memory.lengths import RowLengths
 from nashtune.memory.passes import Batching, Pass, training_passes
 from nashtune.memory.prediction import Prediction, Setting, predict
 from nashtune.memory.shape import ModelShape, read_shape, trained_parameters
-from nashtune.models.config import LoraSettings
 from nashtune.models.locate import ModelFolder, locate, read_json
 from nashtune.models.sizes import BYTES
 from nashtune.spec.gamerules import attribute
 from nashtune.spec.model import Spec
+from nashtune.spec.runplan import lora_of
+
+if TYPE_CHECKING:
+    from nashtune.models.config import LoraSettings
 
 PACKABLE = ("llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3_text")
 """Model types that `engine: auto` packs; of others it sees in the loaded model, and they are counted with padding."""
@@ -50,7 +53,7 @@ class Memory:
     def lines(self) -> list[str]:
         """For people."""
         parts = ", ".join(f"{name} {gib(part)}" for name, part in self.prediction.parts.items() if part >= 5 * 10**6)
-        where = "allocated on the device" if self.gpu else "of the process"
+        where = "allocated on the device, taken for one of 80 GiB," if self.gpu else "of the process"
         one = self.prediction.largest
         other = "without" if self.checkpointing else "with"
         return [
@@ -107,7 +110,7 @@ def memory_of(
     if shape is None or (spec.head is not None and spec.head.trunk == "frozen"):
         return None
     data, policy, trainer = options["data"], options["policy"], options["trainer"]
-    lora = LoraSettings(**policy["lora"]) if policy["lora"] is not None else None
+    lora = lora_of(policy)
     gpu = on_accelerator(trainer)
     scores = attribute(spec.loss, "reads", "logprobs") == "scores"
     compute = Compute(
@@ -142,7 +145,7 @@ def memory_of(
 
 
 def on_accelerator(trainer: Mapping[str, Any]) -> bool:
-    """Whether Lightning will take a GPU; seen from its device file, because torch is not asked."""
+    """Whether Lightning will take a GPU; seen from the device file of an Nvidia card, because torch is not asked."""
     asked = trainer.get("accelerator") or "auto"
     return asked in ("gpu", "cuda") or (asked == "auto" and Path("/dev/nvidia0").exists())
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nashtune.models.config import LoraSettings
 from nashtune.models.locate import ModelFolder, read_json
 from nashtune.models.sizes import adapter_parameters, tensor_shapes
+
+if TYPE_CHECKING:
+    from nashtune.models.config import LoraSettings
 
 FOUR_NORMS = ("gemma2", "gemma3", "gemma3_text")  # a norm before and behind attention and MLP; others have two in all
 HEAD_NORMS = ("qwen3", "gemma3", "gemma3_text", "olmo2")  # queries and keys are normalised too

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nashtune.errors import InputError, nearest
-from nashtune.models.config import LoraSettings, PolicyConfig
 from nashtune.models.locate import TOKENIZER_MODELS, ModelFolder, locate, read_json
 from nashtune.models.reward_folder import check_kind, unused_scale
 from nashtune.notes import note
 from nashtune.spec.model import HeadSpec
+
+if TYPE_CHECKING:
+    from nashtune.models.config import LoraSettings, PolicyConfig
 
 SFT_TRAP = (
     "would be the base model and not the SFT model: with the adapter off, what it learned is gone. "

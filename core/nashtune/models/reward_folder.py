@@ -10,13 +10,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nashtune.errors import InputError
-from nashtune.models.config import LoraSettings
 from nashtune.models.locate import ADAPTER_CONFIG, ModelFolder, read_json
 from nashtune.models.sizes import tensor_shapes
 from nashtune.spec.model import HeadSpec
+
+if TYPE_CHECKING:
+    from nashtune.models.config import LoraSettings
 
 REWARD_FILE = "nashtune_reward.json"
 CLASSIFIER = "ForSequenceClassification"

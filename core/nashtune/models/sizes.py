@@ -6,12 +6,15 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nashtune.cache import cache_root
 from nashtune.demo.model import FOLDER_NAME
 from nashtune.errors import InputError
-from nashtune.models.config import LoraSettings
 from nashtune.models.locate import ModelFolder, read_json
+
+if TYPE_CHECKING:
+    from nashtune.models.config import LoraSettings
 
 BYTES = {"fp32": 4, "bf16": 2}
 EMBEDDINGS = ("embed", "wte", "wpe", "lm_head")  # parts of the names of tables that "all-linear" leaves alone

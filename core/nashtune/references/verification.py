@@ -21,9 +21,12 @@ from nashtune.references.store import Sums, digest, no_sums, rows_of
 
 SAMPLE = 8
 """Sequences that are scored again."""
-ALLOWED = {"float64": 1e-8, "float32": 3e-4, "coarse": 0.03}
+ALLOWED = {"float64": 1e-8, "float32": 3e-4, "coarse": 0.25}
 """Nats by which two passes of the same weights may differ over one completion token, because other sequences were in
-them. Rounding is as often up as down, so over n tokens it is sqrt(n) times as much."""
+them. Rounding is as often up as down, so over n tokens it is sqrt(n) times as much.
+
+Measured with SmolLM2-135M, 16 answers of 11 to 489 tokens, engine `tiled`, other batch-mates: at most 0.06 in bfloat16
+and 4e-6 in float32. Between engines it is 0.12 and 4e-5. Noise of 2% on the weights moves every answer by 0.3 to 1."""
 GOLDEN = 0.6180339887498949
 """Multiples of it, modulo 1, are spread evenly over [0, 1), however many there are."""
 FEWEST_TOKENS = 8
@@ -53,6 +56,8 @@ def sample(batches: Batches, sums: Sums) -> Window:
         named = {digest(row): row for row in rows_of(batches[number])}
         there, _ = sums.find(list(named))
         kept = [item for item, here in zip(named.items(), there, strict=True) if here]
+        if visit >= SAMPLE:  # only parts are kept: what is found must do
+            each = min(SAMPLE - len(rows), len(kept))
         for i in range(each if kept else 0):  # a batch of pairs has the chosen answers in front, so the place changes
             name, row = kept[int((visit * GOLDEN + i / each) % 1 * len(kept))]
             rows[name] = row

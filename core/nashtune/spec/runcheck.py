@@ -158,13 +158,14 @@ def _model(
     spec: Spec, policy: Mapping[str, Any], data: Mapping[str, Any], runs: Runs
 ) -> tuple[ModelFolder | None, str]:
     """The policy's folders, where they are there already, and a note."""
-    from nashtune.models.preflight import check_adapter_off, check_folder
-    from nashtune.models.reward_folder import check_kind
     from nashtune.models.sizes import ready_demo
 
     path, option = policy["path"], f"{runs.where('policy', 'path')}: policy.path"
     if path.startswith(("demo:", "hub:")):
         return ready_demo(path), f"policy: {path} is made ready when the run starts; not checked here"
+    from nashtune.models.preflight import check_adapter_off, check_folder
+    from nashtune.models.reward_folder import check_kind
+
     folder = check_folder(path, chat=data["template"] == "chat", option=option)
     check_kind(folder, lora_of(policy), spec.head, option)
     for name, reference in spec.references.items():

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 
 def lora_of(policy: Mapping[str, Any]) -> LoraSettings | None:
     """The settings of a fresh adapter, where the run has one."""
-    from nashtune.models.config import LoraSettings
+    if policy["lora"] is None:
+        return None
+    from nashtune.models.config import LoraSettings  # brings jsonargparse, a tenth of a check's time
 
-    return LoraSettings(**policy["lora"]) if policy["lora"] is not None else None
+    return LoraSettings(**policy["lora"])
 
 
 def check_epochs(trainer: Mapping[str, Any], runs: Runs, found: Collector) -> None:

@@ -27,7 +27,7 @@ MEMORY_TARGETS = {"llama30m": 0.35, "smollm135m": 0.55}
 """Largest ratio of peak memory to TRL as shipped, by shape."""
 
 
-TOLERANCES = {"fp32": 1e-4, "bf16": 0.02}
+TOLERANCES = {"fp32": 1e-4, "bf16": 0.05}
 """Largest difference of a step's loss between the peers, by precision; relative to the loss where that is above 1."""
 STEPS = {"smollm135m": 4, "smollm135m/bf16-live": 3, "smollm135m+texts/bf16-live": 3}
 """Shape or case -> optimiser steps of a process where a step costs much; else `USUAL_STEPS`."""

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from nashtune.memory.activations import Compute
+from nashtune.memory.activations import Compute, kept_bytes, layer_bytes
 from nashtune.memory.passes import Pass
-from nashtune.memory.prediction import Setting, predict
+from nashtune.memory.prediction import HOLES, STAYS, Setting, head_bytes, predict
 from nashtune.memory.shape import ModelShape
 
 SHAPE = ModelShape(
@@ -58,6 +58,25 @@ def test_the_largest_pass_decides() -> None:
 def test_earlier_passes_leave_their_gradients() -> None:
     later = peak(ON_GPU, replace(LARGE, accumulates=True))
     assert later - peak(ON_GPU, LARGE) == pytest.approx(4 * SHAPE.parameters)
+
+
+def test_gradients_of_bfloat16_weights_are_summed_in_float32() -> None:
+    low = replace(ON_GPU, compute=Compute(weight=2))
+    later = peak(low, replace(SMALL, accumulates=True)) - peak(low, SMALL)
+    assert later == 2 * SHAPE.parameters + EMBEDDING // 2  # and the embedding's next gradient, before it is added
+
+
+def test_on_a_cpu_layers_that_are_computed_again_leave_holes() -> None:
+    def holes(layers: int) -> int:
+        compute = Compute(checkpointing=True)
+        shape = replace(SHAPE, layers=layers)
+        on_cpu = Setting(shape=shape, compute=compute, trained=SHAPE.parameters)
+        kept = kept_bytes(shape, compute, LARGE) + head_bytes(on_cpu, LARGE)
+        return predict(on_cpu, [LARGE]).parts["activations"] - int(STAYS * kept)
+
+    layer = STAYS * layer_bytes(SHAPE, Compute(), LARGE.width) * LARGE.positions
+    assert holes(3) == pytest.approx(2 * layer)
+    assert holes(30) == pytest.approx(HOLES * 30 * layer)
 
 
 def test_a_score_head_has_no_logits() -> None:

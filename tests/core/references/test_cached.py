@@ -18,6 +18,7 @@ from nashtune.errors import InputError
 from nashtune.interfaces import TokenBatch
 from nashtune.logprobs import get_engine
 from nashtune.models.policy import HFPolicy, LoraSettings
+from nashtune.references import cache_key
 from nashtune.references.base import BaseReference
 from nashtune.references.cached import CachedReference
 from nashtune.references.scoring import score_new, windows
@@ -108,7 +109,7 @@ def test_a_resumed_run_whose_cache_is_gone_scores_the_starting_weights(tiny: Pat
 
 
 def test_the_key_holds_everything_the_numbers_depend_on(
-    tiny: Path, sft_adapter: Path, tmp_path: Path, load: Load
+    tiny: Path, sft_adapter: Path, tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trap: a cache found by too little hands one model's numbers to another."""
     moved = Path(shutil.copytree(tiny, tmp_path / "moved"))
@@ -130,12 +131,20 @@ def test_the_key_holds_everything_the_numbers_depend_on(
     other.save_pretrained(moved)  # the same folder, trained further
     prepared(cache, load(moved))
     prepared(cache, load(tiny), key="other data")
-    reference = CachedReference(folder=str(cache))
-    reference.attach(load(tiny))
-    reference.prepare(TRAIN, get_engine("dense"), "train")
+    for engine in (
+        *(get_engine(name) for name in ("dense", "packed", "shared")),
+        get_engine("packed", attention_backend="segments"),
+    ):
+        reference = CachedReference(folder=str(cache))
+        reference.attach(load(tiny))
+        reference.prepare(TRAIN, engine, "train")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         prepared(cache, load(tiny))
-    assert len(list(cache.glob("*.safetensors"))) == len(policies) + 4
+    for name, value in (("NUMERICS", 0), ("__version__", "0.0.0")):
+        with monkeypatch.context() as patch:
+            patch.setattr(cache_key, name, value)
+            prepared(cache, load(tiny))
+    assert len(list(cache.glob("*.safetensors"))) == len(policies) + 9
 
 
 def test_a_changed_completion_border_is_another_sequence(tiny: Path, tmp_path: Path, load: Load) -> None:
@@ -173,6 +182,33 @@ def test_a_run_that_is_stopped_while_it_scores_goes_on_there(
     assert not list((tmp_path / "cache").glob("*.part"))
     for batch in rows:
         assert torch.equal(found.recall(batch), expected.recall(batch))
+
+
+@pytest.mark.usefixtures("lightning_log")
+def test_stopped_again_with_another_batch_size_nothing_is_lost(
+    tiny: Path, tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The windows are others then, and parts of the second run must not replace those of the first."""
+    rows = [token_batch([(3, 5), (4, 6), (7, 2), (5, 5)], seed=seed) for seed in range(12)]
+    new: list[int] = []
+
+    def stop(*args: Any, **kwargs: Any) -> Sums:
+        if sum(map(bool, new)) == 2:
+            raise KeyboardInterrupt
+        found = score_new(*args, **kwargs)
+        new.append(len(found))
+        return found
+
+    monkeypatch.setattr("nashtune.references.cached.score_new", stop)
+    for tokens, kept in ((100, 24), (60, 40), (100, 0)):
+        monkeypatch.setattr("nashtune.references.cached.windows", partial(windows, tokens=tokens))
+        new[:] = []
+        if kept:
+            with pytest.raises(KeyboardInterrupt):
+                prepared(tmp_path, load(tiny), rows)
+            assert sum(len(load_file(part)["sums"]) for part in tmp_path.glob("*.part")) == kept
+    prepared(tmp_path, load(tiny), rows)
+    assert sum(new) == 48 - 40
 
 
 def altered(file: Path, change: float) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -84,3 +85,49 @@ def test_a_step_with_found_inf_changes_nothing() -> None:
     steps(weight, optimizer, [torch.full((50,), torch.nan)])
     assert torch.equal(weight, before)
     assert all(torch.equal(optimizer.state[weight][name], value) for name, value in moments.items())
+
+
+def test_what_is_not_finite_stays_so() -> None:
+    bits = [0x7FFFFFFF, 0x7F800001, -1, -0x7FFFFF]  # NaN whose last bits carry over, or are cut off
+    numbers = torch.tensor(bits, dtype=torch.int32).repeat(200).view(torch.float32)
+    assert numbers.isnan().all()
+    assert round_stochastically(numbers, torch.Generator().manual_seed(0)).isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_weight_may_lie_in_memory_as_it_likes(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stochastic, "CHUNK", 12)
+    torch.manual_seed(0)
+    start, grads = torch.randn(6, 10).to(dtype), [torch.randn(6, 10) for _ in range(3)]
+    plain = torch.nn.Parameter(start.clone())
+    turned = torch.nn.Parameter(start.t().contiguous().t())
+    every_other = torch.nn.Parameter(torch.stack([start, start], dim=-1)[..., 0])
+    assert not turned.is_contiguous() and not every_other.is_contiguous()
+    expected = steps(plain, StochasticAdamW([plain], lr=1e-2), grads)
+    for weight in (turned, every_other):
+        assert torch.equal(steps(weight, StochasticAdamW([weight], lr=1e-2), grads), expected)
+
+
+def test_a_number_is_a_weight() -> None:
+    weight = torch.nn.Parameter(torch.tensor(1.0).bfloat16())
+    moved = steps(weight, StochasticAdamW([weight], lr=0.5), [torch.tensor(2.0)])
+    assert moved.dim() == 0 and 0.48 <= float(moved) <= 0.52
+
+
+def test_passes_are_summed_in_float32() -> None:
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.ones(1000).bfloat16())
+    StochasticAdamW([weight], lr=1e-2)
+    passes = [torch.rand(1000).bfloat16() for _ in range(64)]
+    exact, rounded = torch.zeros(1000), torch.zeros(1000).bfloat16()
+    for number, one in enumerate(passes):
+        (weight * one).sum().backward()
+        assert weight.grad is not None
+        assert weight.grad.dtype == (torch.float32 if number else torch.bfloat16)
+        exact += one.float()
+        rounded += one
+    torch.testing.assert_close(weight.grad, exact, rtol=1e-6, atol=0)
+    assert float((rounded.float() - exact).norm() / exact.norm()) > 2e-3
+    weight.grad = None
+    (weight * passes[0]).sum().backward()
+    assert weight.grad is not None and weight.grad.dtype == torch.bfloat16
