@@ -46,7 +46,7 @@ def test_positions_follow_the_engine(check) -> None:
 
 
 def test_passes_are_bounded(check) -> None:
-    assert check("--data.batch_size", "40")["memory"]["positions"] <= 1024
+    assert check("--data.batch_size", "40")["memory"]["positions"] <= 512
     assert check("--data.batch_size", "40", "--data.batch_tokens", "500")["memory"]["positions"] <= 500
 
 
@@ -80,3 +80,9 @@ def test_sizes_of_a_model(tiny) -> None:
 
 def test_passes_and_engines_are_those_of_training() -> None:
     assert set(memory_run.PACKABLE) == set(packable.KNOWN)
+
+
+def test_on_an_accelerator_the_line_says_which_card_is_assumed(check) -> None:
+    notes = check("--trainer.accelerator", "gpu")["notes"]
+    (line,) = (note for note in notes if note.startswith("memory: about "))
+    assert "allocated on the device, taken for one of 80 GiB" in line
