@@ -87,6 +87,7 @@ class CachedReference(Reference):
         if all(everyone(file.is_file())):  # every rank must take the same way
             sums = read(file, parts)
             self._verify(sums, file, batches, engine)
+            note(f"{len(sums)} reference log-probs are read from {file}")
         else:
             kept = PartFiles(file, parts)
             sums = no_sums(self._dtype)
@@ -95,6 +96,7 @@ class CachedReference(Reference):
             if rank() == 0:
                 write(file, sums, parts)
                 kept.remove()
+            note(f"{len(sums)} reference log-probs are computed and kept in {file}")
         self._tables.append(sums)
         return file
 

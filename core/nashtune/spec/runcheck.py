@@ -192,6 +192,7 @@ def _check_settings(
         max_length=data["max_length"],
         max_prompt_length=data["max_prompt_length"],
         overflow=data["overflow"],
+        batch_tokens=data["batch_tokens"],
         reads=attribute(spec.loss, "reads", "logprobs"),
         context=context_length(folder) if folder is not None else None,
         completion_room=(spec.sampler.args.get("max_new_tokens") or 0) if spec.sampler is not None else 0,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from nashtune.errors import InputError
+from nashtune.logprobs.attention import WRAPPED
 from nashtune.models.critic import check_critic
 from nashtune.models.member_order import check_passes
 from nashtune.models.preflight import load_tokenizer, preflight
@@ -82,7 +83,7 @@ def _settings(cli: NashtuneCLI, stage: str, trainer: Any, console: Console) -> N
             "with a comparison of its policies on held-out prompts. To measure its policy on preference pairs, give a "
             "pairwise spec and the exported model: nashtune validate --spec dpo --policy.path RUN_DIR/export"
         )
-    if str(trainer["precision"]).endswith("-true"):
+    if str(trainer["precision"]).endswith("-true") and trainer["precision"] != "32-true":
         raise InputError(
             f"trainer.precision: {trainer['precision']} would cast the policy and not its reference; set "
             "policy.precision (the dtype of all weights), or trainer.precision: bf16-mixed"
@@ -98,6 +99,12 @@ def _settings(cli: NashtuneCLI, stage: str, trainer: Any, console: Console) -> N
         raise InputError(problem)
     if trainer["accumulate_grad_batches"] < 1:
         raise InputError(f"trainer.accumulate_grad_batches: {trainer['accumulate_grad_batches']}; it is 1 or more")
+    attention, engine = module.policy.config.attention, cli.plain["engine"]
+    if engine in ("shared", "packed") and attention not in WRAPPED:
+        raise InputError(
+            f"engine: {engine} takes over the attention from {' or '.join(WRAPPED)}, and policy.attention is {attention}; "
+            "use policy.attention: sdpa (a packed pass brings its own kernels, flash on a GPU included), or engine: tiled"
+        )
     if trainer["log_every_n_steps"] is not None and trainer["log_every_n_steps"] < 1:
         raise InputError(f"trainer.log_every_n_steps: {trainer['log_every_n_steps']}; it is 1 or more")
     if cli.datamodule.batch_tokens is not None and module.objective.compares_rows(module.loss.rows):
