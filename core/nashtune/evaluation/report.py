@@ -69,7 +69,9 @@ def print_report(
             )
         )
     if "kl_to_reference" in held_out:
-        rows.append(("KL along held-out answers", f"{held_out['kl_to_reference']:.4f} nats   (over the whole vocabulary)"))
+        rows.append(
+            ("KL along held-out answers", f"{held_out['kl_to_reference']:.4f} nats   (over the whole vocabulary)")
+        )
     if report["beta"] is not None:
         rows.append(("β at the end", f"{report['beta']:.6g}"))
     rows += [
