@@ -103,8 +103,8 @@ def _settings(cli: NashtuneCLI, stage: str, trainer: Any, console: Console) -> N
     if engine in ("shared", "packed") and attention not in WRAPPED:
         raise InputError(
             f"engine: {engine} takes over the attention from {' or '.join(WRAPPED)}, and policy.attention is "
-            f"{attention}; use policy.attention: sdpa (a packed pass brings its own kernels, flash on a GPU included), or "
-            "engine: tiled"
+            f"{attention}; use policy.attention: sdpa (a packed pass brings its own kernels, flash on a GPU included), "
+            "or engine: tiled"
         )
     if trainer["log_every_n_steps"] is not None and trainer["log_every_n_steps"] < 1:
         raise InputError(f"trainer.log_every_n_steps: {trainer['log_every_n_steps']}; it is 1 or more")
