@@ -45,7 +45,7 @@ class LogProbEngine(ABC):
     pads: bool = True
 
     def check(self, model: Any) -> None:
-        """See whether the engine can run a model beside the policy's: a reference of its own.
+        """See whether the engine can run a model: the policy's, or a reference of its own beside it.
 
         Raises:
             InputError: it cannot.
@@ -53,12 +53,12 @@ class LogProbEngine(ABC):
         return None
 
     def attach(self, model: Any) -> None:
-        """Called when the policy's model is loaded, before the first `plan`.
+        """Called once when the policy's model is loaded, before anything is planned.
 
         Raises:
-            InputError: the engine cannot run this model.
+            InputError: as `check`.
         """
-        return None
+        self.check(model)
 
     @abstractmethod
     def plan(self, batch: TokenBatch) -> Layout:

@@ -36,16 +36,12 @@ class PackedEngine(TiledEngine):
         super().__init__(**options)
         self.attention_backend = attention_backend
 
-    def attach(self, model: Any) -> None:
+    def check(self, model: Any) -> None:
         """See whether a model can be packed.
 
         Raises:
             InputError: it cannot; the message says why.
         """
-        self._check(trunk_of(model))
-
-    def check(self, model: Any) -> None:
-        """As `attach`."""
         self._check(trunk_of(model))
 
     def plan(self, batch: TokenBatch) -> Layout:

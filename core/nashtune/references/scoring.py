@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nashtune.data.pass_sizes import fill_passes
 from nashtune.data.passes import pass_tokens
 from nashtune.errors import InputError
 from nashtune.interfaces.batch import TokenBatch
@@ -76,7 +77,7 @@ def score_new(
     names = [name for name, old in zip(names, there, strict=True) if not old]
     rows = [window[name] for name in names]
     budget = pass_tokens(None, device)
-    picked = list(passes(rows, budget, pads=engine.pads))
+    picked = passes(rows, budget, pads=engine.pads)
     found: list[tuple[Tensor, Tensor]] = []
     with frozen_mode(model):
         for numbers in with_bar(picked, title) if title else picked:
@@ -92,27 +93,14 @@ def score_new(
     return Sums.of([names[i] for i in order], sums, lengths)
 
 
-def passes(rows: Sequence[Row], budget: int, *, pads: bool) -> Iterator[list[int]]:
+def passes(rows: Sequence[Row], budget: int, *, pads: bool) -> list[list[int]]:
     """Numbers of the rows, in passes of at most `budget` tokens, padding included where the engine pads.
 
     The longest come first, so that memory that does not suffice shows at once; answers to one prompt are side by side.
-    A row that is longer than the budget is a pass of its own.
     """
-    groups: dict[bytes, list[int]] = {}
-    for i, (ids, scored) in enumerate(rows):
-        groups.setdefault(ids[: int(scored.argmax())].tobytes(), []).append(i)
-    size = [len(ids) for ids, _ in rows]
-    for group in groups.values():
-        group.sort(key=lambda i: -size[i])
-    picked: list[int] = []
-    for i in (i for group in sorted(groups.values(), key=lambda group: -size[group[0]]) for i in group):
-        sizes = [size[j] for j in (*picked, i)]
-        if picked and (max(sizes) * len(sizes) if pads else sum(sizes)) > budget:
-            yield picked
-            picked = []
-        picked.append(i)
-    if picked:
-        yield picked
+    first: dict[bytes, int] = {}
+    group = [first.setdefault(ids[: int(scored.argmax())].tobytes(), i) for i, (ids, scored) in enumerate(rows)]
+    return fill_passes([len(ids) for ids, _ in rows], budget, pads=pads, group=group)
 
 
 def look_up(tables: Sequence[Sums], batch: TokenBatch, dtype: torch.dtype, missing: str) -> Tensor:

@@ -42,7 +42,7 @@ def test_a_pass_holds_sequences_alike_in_length_longest_first() -> None:
     rows = [row(i, length, 1) for i, length in enumerate(lengths)]
     padded = list(passes(rows, 30, pads=True))
     assert sorted(i for picked in padded for i in picked) == list(range(len(rows)))
-    assert [[lengths[i] for i in picked] for picked in padded] == [[31], [30], [10, 9, 9], [8, 4, 3], [3]]
+    assert [[lengths[i] for i in picked] for picked in padded] == [[31], [30], [10, 9, 9], [8], [4], [3, 3]]
     packed = list(passes(rows, 30, pads=False))
     assert [[lengths[i] for i in picked] for picked in packed] == [[31], [30], [10, 9, 9], [8, 4, 3, 3]]
 
