@@ -116,6 +116,7 @@ class PreferenceData(LightningDataModule):
         context: int | None = None,
         reads: Literal["logprobs", "scores"] = "logprobs",
         uses_margin: bool = False,
+        compares_rows: bool = False,
     ) -> None:
         """Say what the data are for; to be called before `setup`.
 
@@ -128,6 +129,7 @@ class PreferenceData(LightningDataModule):
             context: Tokens that the model can read (`max_position_embeddings`), where its configuration says so.
             reads: What the loss reads; for "scores" prompt and completion are one text, as a reward model reads them.
             uses_margin: Whether the loss reads the column `margin`.
+            compares_rows: Whether the loss or the KL controller compares the rows of a micro-batch.
 
         Raises:
             InputError: settings that this loss, sampler or tokenizer cannot serve.
@@ -141,6 +143,7 @@ class PreferenceData(LightningDataModule):
             prompts_per_round=self.prompts_per_round,
             sizes={"batch_size": self.batch_size, "eval_batch_size": self.eval_batch_size},
             batch_tokens=self.batch_tokens,
+            compares_rows=compares_rows,
             max_length=self.limits.max_length,
             max_prompt_length=self.limits.max_prompt_length,
             overflow=self.limits.overflow,

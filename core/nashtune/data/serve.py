@@ -24,6 +24,7 @@ def refusals(
     reads: str = "logprobs",
     context: int | None = None,
     completion_room: int = 0,
+    compares_rows: bool = False,
 ) -> Iterator[tuple[str, str]]:
     """(option, what is wrong with it) for each setting that nothing would read, or that leaves no room.
 
@@ -41,6 +42,7 @@ def refusals(
         reads: What the loss reads, "logprobs" or "scores".
         context: Tokens that the model can read, where it is known.
         completion_room: Most tokens that a game's sampler draws for a prompt.
+        compares_rows: Whether the spec's loss or KL controller compares the rows of a micro-batch.
     """
     if labels == "soft" and not uses_p_chosen:
         yield (
@@ -62,11 +64,11 @@ def refusals(
                 f"data.{name}",
                 f"{size}, but the spec's loss compares each example with another one of its micro-batch; use 2 or more",
             )
-    if rows == "examples" and batch_tokens is not None:
+    if compares_rows and batch_tokens is not None:
         yield (
             "data.batch_tokens",
-            f"{batch_tokens} would split a micro-batch into several passes, and the spec's loss compares each example "
-            "with the others of its micro-batch; remove it, and lower data.batch_size",
+            f"{batch_tokens} would split a micro-batch into several passes, and the spec compares the rows of a "
+            "micro-batch with one another; remove it, and lower data.batch_size",
         )
     yield from _of_whole_texts(rows, reads, ranked_pairs, max_prompt_length, overflow)
 

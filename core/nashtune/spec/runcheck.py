@@ -193,6 +193,7 @@ def _check_settings(
         max_prompt_length=data["max_prompt_length"],
         overflow=data["overflow"],
         batch_tokens=data["batch_tokens"],
+        compares_rows=_compares_rows(spec),
         reads=attribute(spec.loss, "reads", "logprobs"),
         context=context_length(folder) if folder is not None else None,
         completion_room=(spec.sampler.args.get("max_new_tokens") or 0) if spec.sampler is not None else 0,
@@ -230,3 +231,11 @@ def _steps(spec: Spec, rows: int, kind: str, data: Mapping[str, Any], trainer: M
     if total < math.inf and (warmup := spec.optimizer.warmup_note(int(total))):
         notes.append(f"note: {warmup}")
     return notes
+
+
+def _compares_rows(spec: Spec) -> bool:
+    """As `Objective.compares_rows`, read from the sources: of rollouts β is fixed before the update."""
+    asked = [spec.loss]
+    if spec.kl is not None and attribute(spec.loss, "rows", "pairs") != "rollouts":
+        asked.append(spec.kl)
+    return any(attribute(one, "compares_rows", False) for one in asked)

@@ -61,6 +61,7 @@ def ready(cli: NashtuneCLI, stage: str, console: Console, *, completion_room: in
         reads=module.loss.reads,
         uses_p_chosen=module.loss.uses_p_chosen,
         uses_margin=module.loss.uses_margin,
+        compares_rows=module.objective.compares_rows(module.loss.rows),
         seed=int(cli.plain["seed_everything"]),
         context=context_length(module.policy.folder),
         **game,
@@ -108,11 +109,6 @@ def _settings(cli: NashtuneCLI, stage: str, trainer: Any, console: Console) -> N
         )
     if trainer["log_every_n_steps"] is not None and trainer["log_every_n_steps"] < 1:
         raise InputError(f"trainer.log_every_n_steps: {trainer['log_every_n_steps']}; it is 1 or more")
-    if cli.datamodule.batch_tokens is not None and module.objective.compares_rows(module.loss.rows):
-        raise InputError(
-            f"data.batch_tokens: {cli.datamodule.batch_tokens} would split a micro-batch into several passes, and the "
-            f"spec '{module.spec.name}' compares the rows of a micro-batch; leave it out, and lower data.batch_size"
-        )
     if not module.is_game:
         return
     for name in ("limit_train_batches", "overfit_batches"):

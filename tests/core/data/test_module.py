@@ -11,8 +11,10 @@ from nashtune.data.module import PreferenceData
 from nashtune.errors import InputError
 
 
-def bind(data: PreferenceData, tokenizer: Any, rows: Any = "pairs", uses_p_chosen: bool = True) -> PreferenceData:
-    data.bind(tokenizer=tokenizer, rows=rows, uses_p_chosen=uses_p_chosen, seed=0)
+def bind(
+    data: PreferenceData, tokenizer: Any, rows: Any = "pairs", uses_p_chosen: bool = True, **more: Any
+) -> PreferenceData:
+    data.bind(tokenizer=tokenizer, rows=rows, uses_p_chosen=uses_p_chosen, seed=0, **more)
     return data
 
 
@@ -33,7 +35,7 @@ def test_single_examples_are_compared_within_one_pass(pairs, tokenizer) -> None:
     data = PreferenceData(pairs(3), batch_tokens=64)
     assert data.batch_tokens == 64
     with pytest.raises(InputError, match=r"data\.batch_tokens: 64 would split a micro-batch into several passes"):
-        bind(data, tokenizer, "examples")
+        bind(data, tokenizer, "examples", compares_rows=True)
     bind(data, tokenizer, "pairs")
     assert PreferenceData().batch_tokens is None
 
