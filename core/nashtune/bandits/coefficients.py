@@ -21,6 +21,7 @@ from nashtune.bandits.table import Table
 from nashtune.errors import CheckFailed
 from nashtune.games.matrices import Array
 from nashtune.interfaces import KLController, Loss, RewardOracle, Rewards, RolloutBatch, Step
+from nashtune.kl.asked import asked_beta
 from nashtune.spec.resolve import build
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class Coefficients:
             old=log_reference_S,
             weight=table.weight,
         )
-        self.beta = None if self._kl is None else self._kl.beta(self._start).detach().double()
+        self.beta = None if self._kl is None else asked_beta(self._kl, self._start).detach().double()
         self.score = self._reward(self._start)
         spread = float(self.score.max() - self.score.min()) + float(self.score.abs().max()) + 1.0
         strongest = 0.0 if self.beta is None else float(self.beta.max())  # penalties are part of what spreads

@@ -18,6 +18,7 @@ from nashtune.games.matrices import Array, Game, bradley_terry
 from nashtune.games.population import Population, Rows
 from nashtune.games.runner import TabularRunner
 from nashtune.interfaces import PairBatch
+from nashtune.kl.asked import asked_beta, asked_report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -127,9 +128,9 @@ def _beta(runner: TabularRunner, rows: Rows, start_A: Tensor) -> Tensor | None:
     batch = rows.batch(start_A, {name: start_A for name in runner.references}, {})
     if kl.uses_variance:
         share_B = rows.weight_B / rows.weight_B.sum()
-        report = kl.report(batch, kl.beta(batch))
+        report = asked_report(kl, batch, asked_beta(kl, batch))
         kl.observe({name: (value.double() * share_B).sum() for name, value in report.items()})
-    beta = kl.beta(batch).double()
+    beta = asked_beta(kl, batch).double()
     if beta.ndim == 0:
         return beta.expand(len(start_A))
     if beta.ndim == 1:

@@ -1,4 +1,4 @@
-"""Preference matrices: the built-in games.
+"""Preference matrices: a game, and families of them.
 
 P[i, j] is the probability that action i beats action j; P + P^T = 1. Legend: n = actions.
 """
@@ -6,13 +6,13 @@ P[i, j] is the probability that action i beats action j; P + P^T = 1. Legend: n 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nashtune.errors import InputError, nearest
+from nashtune.errors import InputError
 
 Array = NDArray[np.float64]
 
@@ -121,82 +121,3 @@ def bradley_terry(scores: Sequence[float]) -> Array:
     """A transitive game: P(i beats j) = sigmoid(s_i - s_j); its Nash policy is the best action (n, n)."""
     s = np.asarray(scores, dtype=np.float64)
     return from_upper(1.0 / (1.0 + np.exp(s[None, :] - s[:, None])))
-
-
-def _weighted_rps(_: str) -> Game:
-    return make_game("weighted_rps", cycle(0.9, 0.7, 0.6))
-
-
-def _rps(_: str) -> Game:
-    # From the uniform policy, which is its Nash policy, nothing would move.
-    return make_game("rps", cycle(1.0, 1.0, 1.0), (0.6, 0.3, 0.1))
-
-
-def _random10(_: str) -> Game:
-    return make_game("random10", from_upper(np.random.default_rng(0).random((10, 10))))
-
-
-def _condorcet(size: str) -> Game:
-    if not size:
-        size = "10"
-    if not size.isdecimal() or not 2 <= int(size) <= 1000:
-        raise InputError(f"--game condorcet:{size}: expected the number of actions, 2 to 1000, as in condorcet:10")
-    return make_game(f"condorcet:{size}", condorcet(int(size)))
-
-
-def _bradley_terry(scores: str) -> Game:
-    try:
-        values = [float(part) for part in (scores or "2,1,0").split(",")]
-    except ValueError:
-        raise InputError(
-            f"--game bradley_terry:{scores}: expected scores, as in bradley_terry:2,1,0; the best action wins most"
-        ) from None
-    return make_game(f"bradley_terry:{scores}" if scores else "bradley_terry", bradley_terry(values))
-
-
-@dataclass(frozen=True)
-class BuiltIn:
-    """A game known by name.
-
-    Args:
-        make: From what follows the name after a colon ("" where nothing does).
-        summary: What it is for.
-        argument: What may follow the name, for people; "" where nothing may.
-    """
-
-    make: Callable[[str], Game]
-    summary: str
-    argument: str = ""
-
-
-GAMES: dict[str, BuiltIn] = {
-    "weighted_rps": BuiltIn(_weighted_rps, "three actions in a cycle of .9, .7, .6; uniform start"),
-    "rps": BuiltIn(_rps, "rock, paper, scissors; start .6, .3, .1"),
-    "random10": BuiltIn(_random10, "ten actions, random preferences; uniform start"),
-    "condorcet": BuiltIn(_condorcet, "one action beats all others, which tie; uniform start", "SIZE"),
-    "bradley_terry": BuiltIn(_bradley_terry, "transitive, by scores; uniform start", "SCORES"),
-}
-
-
-def find_game(source: str) -> Game:
-    """A built-in game by name, or one from a file.
-
-    Args:
-        source: A name, where the game has a size or scores with these after a colon; or a path that ends in .csv,
-            .npy or .json.
-
-    Raises:
-        InputError: there is no such game, or the file holds none.
-    """
-    from nashtune.games.files import SUFFIXES, read_game
-
-    if source.lower().endswith(SUFFIXES):
-        return read_game(source)
-    name, colon, argument = source.partition(":")
-    if name not in GAMES:
-        raise InputError(
-            f"--game {source}: no such game{nearest(name, GAMES)}; a file's name ends in {', '.join(SUFFIXES)}"
-        )
-    if colon and not GAMES[name].argument:
-        raise InputError(f"--game {source}: {name} takes nothing after its name")
-    return GAMES[name].make(argument)

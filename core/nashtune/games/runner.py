@@ -15,23 +15,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nashtune.errors import CheckFailed, InputError
+from nashtune.apply_loss import apply_loss
+from nashtune.errors import CheckFailed
 from nashtune.games.equilibrium import normalise
 from nashtune.games.matrices import Array, Game
 from nashtune.games.minimise import Minimiser
 from nashtune.games.population import Population, Rows
+from nashtune.games.refusals import refuse_comparing_rows, refuse_following_steps, refuse_other_rows
 from nashtune.interfaces import KLController, Loss, Reference, Schedule, Step
+from nashtune.interfaces.kl import watches
 from nashtune.interfaces.schedule import START, Anchor, Collect, Pair, Phase, Snapshot, Update
+from nashtune.kl.asked import asked_beta, asked_report
 from nashtune.spec.resolve import build
 
 if TYPE_CHECKING:
-    from nashtune.spec.model import Spec
+    from nashtune.spec.model import ComponentSpec, Spec
 
 LIVE = "live"
 BETA_ROUNDS = 50
 """How often the minimiser is sought anew because the KL controller's β depends on it."""
 
 BETA_MOVES = "β depends on the policy: the minimiser was sought anew with the β that the last one gives"
+MOVES_BY_UPDATES = (
+    "kl {kl} is told what happened once an update here, each of which is one exact minimisation, and once an optimiser "
+    "step in training: β moves on other occasions there"
+)
 
 RowSource = Callable[[Array, int], Rows]
 """(log-probs of the policy that draws (A,), round) -> rows."""
@@ -59,14 +67,17 @@ class TabularRunner:
         source: Where rows come from; None for every pair, weighted by its probability.
 
     Raises:
-        InputError: the spec's loss does not work on pairs.
+        InputError: the spec's loss does not work on pairs or follows optimiser steps, or something compares the rows of
+            a batch.
     """
 
     def __init__(self, spec: Spec, games: Sequence[Game], source: RowSource | None = None) -> None:
         self.spec = spec
         self.loss = cast(Loss, build(spec.loss))
-        _refuse_other_rows(self.loss, spec)
+        refuse_other_rows(self.loss, spec)
+        refuse_following_steps(self.loss, spec)
         self.kl = cast(KLController, build(spec.kl)) if spec.kl else None
+        refuse_comparing_rows(self.loss, self.kl, spec)
         self.schedule = cast(Schedule, build(spec.schedule))
         self.references = {name: cast(Reference, build(part)) for name, part in spec.references.items()}
         self.sizes = [game.size for game in games]
@@ -161,7 +172,7 @@ class TabularRunner:
 
             def objective(policy_A: Tensor, given: Step = given) -> Tensor:
                 batch = rows.batch(policy_A, self._anchors, {})
-                return (self.loss(batch, given).values * rows.weight_B).sum()
+                return (apply_loss(self.loss, batch, given).values * rows.weight_B).sum()
 
             policy_A = minimiser(objective, policy_A, seen_A, len(rows.weight_B))
             if beta is None:
@@ -181,14 +192,17 @@ class TabularRunner:
     def _beta(self, rows: Rows, policy_A: Array) -> Tensor | None:
         if self.kl is None:
             return None
-        return self.kl.beta(rows.batch(torch.from_numpy(policy_A), self._anchors, self._statistics(policy_A)))
+        batch = rows.batch(torch.from_numpy(policy_A), self._anchors, self._statistics(policy_A))
+        return asked_beta(self.kl, batch)
 
     def _observe(self, rows: Rows, policy_A: Array) -> None:
         """Tell the KL controller the means over the update's rows, once per update."""
         kl = cast(KLController, self.kl)
+        if watches(kl) and not kl.uses_variance:  # a bandit holds what follows a variance at its mean
+            self._note(MOVES_BY_UPDATES.format(kl=cast("ComponentSpec", self.spec.kl).name))
         batch = rows.batch(torch.from_numpy(policy_A), self._anchors, self._statistics(policy_A))
         share_B = rows.weight_B / rows.weight_B.sum()
-        report = kl.report(batch, kl.beta(batch))
+        report = asked_report(kl, batch, asked_beta(kl, batch))
         kl.observe({name: (value.double() * share_B).sum() for name, value in report.items()})
 
     def _statistics(self, policy_A: Array) -> dict[str, Tensor]:
@@ -212,7 +226,7 @@ class TabularRunner:
         shaken_A = self._live + np.random.default_rng(0).normal(size=len(self._live))
         batch = rows.batch(torch.from_numpy(shaken_A).requires_grad_(), self._anchors, {})
         given = Step(beta=self._beta(rows, shaken_A), round=step.round, scale=step.scale)
-        values_B = self.loss(batch, given).values
+        values_B = apply_loss(self.loss, batch, given).values
         chosen_B, rejected_B = torch.autograd.grad(
             values_B.sum(), [batch.policy_chosen, batch.policy_rejected], allow_unused=True
         )
@@ -220,16 +234,3 @@ class TabularRunner:
             return False
         size_B = chosen_B.abs() + rejected_B.abs()
         return bool(((chosen_B + rejected_B).abs() <= 1e-12 * size_B).all())
-
-
-def _refuse_other_rows(loss: Loss, spec: Spec) -> None:
-    if loss.rows == "rollouts":
-        raise InputError(
-            f"verify {spec.name}: a policy gradient has no population minimiser on a game of preferences. Against "
-            'rewards give a bandit: --game FILE.json with "rewards", "sigma" and "reference"; of nash_md_pg and '
-            "nash_ema_pg, `nashtune verify nash_md` proves the mirror-descent form"
-        )
-    if loss.rows != "pairs":
-        raise InputError(
-            f"verify {spec.name}: the loss '{spec.loss.name}' reads single {loss.rows}, and a game is played in pairs"
-        )

@@ -21,7 +21,6 @@ from nashtune.spec.resolve import build
 from nashtune.spec.settings import check_options
 
 if TYPE_CHECKING:
-    from nashtune.interfaces import Loss
     from nashtune.spec.model import Spec
 
 
@@ -62,7 +61,7 @@ def verify(spec: Spec, games: Sequence[Game], sampling: Sampling | None = None) 
             "pairing does not give; use best_worst, all_pairs or adjacent"
         )
     report = measure(spec.name, games, runner.run(), runner.loss)
-    report.notes.extend(_notes(spec, report, runner.loss, source))
+    report.notes.extend(_notes(spec, report, source))
     return report
 
 
@@ -85,7 +84,7 @@ def _sampled(games: Sequence[Game], sampling: Sampling) -> SampledPairs:
     return SampledPairs(games, pairing, pairs=sampling.pairs, completions=sampling.completions, seed=sampling.seed)
 
 
-def _notes(spec: Spec, report: Report, loss: Loss, source: SampledPairs | None) -> list[str]:
+def _notes(spec: Spec, report: Report, source: SampledPairs | None) -> list[str]:
     notes = []
     if source is None:
         replaced = [

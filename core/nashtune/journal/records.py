@@ -81,7 +81,7 @@ def write_completions(
 
 def read_completions(journal: Journal, round: int, role: Role, part: int) -> tuple[list[Completion], list[str]]:
     """Completions and their texts."""
-    columns = journal.read_table(round, completions_name(role, part))
+    columns = journal.read_table(round, completions_name(role, part), _types(Completion, "text"))
     texts = columns.pop("text")
     for name in ("token_ids", "token_logp", "kept_mass"):
         columns[name] = [tuple(values) for values in columns[name]]
@@ -95,7 +95,7 @@ def write_judgements(journal: Journal, round: int, part: int, rows: Sequence[Jud
 
 def read_judgements(journal: Journal, round: int, part: int) -> list[Judgement]:
     """A part of the judgements."""
-    return _records(Judgement, journal.read_table(round, judgements_name(part)))
+    return _records(Judgement, journal.read_table(round, judgements_name(part), _types(Judgement)))
 
 
 def write_scores(journal: Journal, round: int, part: int, rows: Sequence[Scored]) -> None:
@@ -105,7 +105,7 @@ def write_scores(journal: Journal, round: int, part: int, rows: Sequence[Scored]
 
 def read_scores(journal: Journal, round: int, part: int) -> list[Scored]:
     """A part of the scores."""
-    columns = journal.read_table(round, scores_name(part))
+    columns = journal.read_table(round, scores_name(part), _types(Scored))
     return _records(Scored, {**columns, "members": [tuple(values) for values in columns["members"]]})
 
 
@@ -133,8 +133,8 @@ def write_pairs(journal: Journal, round: int, rows: Sequence[tuple[int, Paired]]
 
 def read_pairs(journal: Journal, round: int) -> tuple[list[tuple[int, Paired]], dict[str, int]]:
     """The pairs of a round, and why others were not made."""
-    counts = journal.read_table(round, DROPPED)
-    columns = journal.read_table(round, PAIRS)
+    counts = journal.read_table(round, DROPPED, {name: TYPES[name] for name in ("reason", "count")})
+    columns = journal.read_table(round, PAIRS, _types(Paired, "prompt"))
     prompts = columns.pop("prompt")
     dropped = dict(zip(counts["reason"], counts["count"], strict=True))
     return list(zip(prompts, _records(Paired, columns), strict=True)), dropped
@@ -145,6 +145,11 @@ Record = TypeVar("Record", Completion, Judgement, Scored, Paired)
 
 def _column(name: str, values: Sequence[Any]) -> Any:
     return pa.array(values, type=TYPES[name])
+
+
+def _types(kind: type[Record], *more: str) -> dict[str, Any]:
+    """The columns of a table of records, with what stands beside each record."""
+    return {name: TYPES[name] for name in (*(field.name for field in fields(kind)), *more)}
 
 
 def _columns(kind: type[Record], rows: Sequence[Record]) -> dict[str, Any]:

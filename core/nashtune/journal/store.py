@@ -2,11 +2,13 @@
 
 JOURNAL/round-001/NAME.parquet       a table
 JOURNAL/round-001/NAME.safetensors   tensors
-JOURNAL/round-001/manifest.json      {"files": {file name: {"sha256", "rows"}}}
+JOURNAL/round-001/manifest.json      {"files": {file name: {"sha256", "bytes", "rows"}}}
+JOURNAL/round-001/manifest-0001.json the same, of what data-parallel process 1 has written
 
-A file is written first and named in the manifest after, each at once or not at all and on the disk before the next
-step, so a kill leaves either a finished file or one that the manifest does not name, which is written anew. Equal input
-gives equal bytes with the same pyarrow and safetensors. One process writes; any number may read.
+A file is written first and named in a manifest after, each at once or not at all and on the disk before the next step,
+so a kill leaves either a finished file or one that no manifest names, which is written anew. Equal input gives equal
+bytes with the same pyarrow and safetensors. Each manifest has one writer, and each file is named in one of them; any
+number of processes may read.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError
 
+from nashtune.confined import inside, is_plain
 from nashtune.errors import InputError, nearest
 from nashtune.files import atomic_path, sha256_of, write_bytes_atomically
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MANIFEST = "manifest.json"
+MANIFESTS = "manifest*.json"
 NEXT_STEP = "restore it from a copy, or start a new run with another --run_dir"
 
 
@@ -36,22 +40,49 @@ class Journal:
 
     Args:
         folder: Where the rounds lie; made with the first file.
+        writer: Number of this process among those that write, from 0.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, writer: int = 0) -> None:
         self.folder = folder
+        self._own = f"manifest-{writer:04d}.json" if writer else MANIFEST
 
     def rounds(self) -> list[int]:
-        """Rounds that have a finished file, in order."""
-        return sorted(int(path.parent.name.removeprefix("round-")) for path in self.folder.glob(f"round-*/{MANIFEST}"))
+        """Rounds that have a finished file, in order.
+
+        Raises:
+            InputError: a folder is called like a round and is none, such as a copy of one.
+        """
+        return sorted({self._number(path.parent) for path in self.folder.glob(f"round-*/{MANIFESTS}")})
 
     def names(self, round: int) -> list[str]:
-        """What is finished in a round, in the order in which it was."""
-        return [Path(file).stem for file in self._manifest(round)]
+        """What is finished in a round, in the order in which it was; one process after another."""
+        return [Path(file).stem for file in self._files(round)]
+
+    def manifests(self, round: int) -> dict[str, str]:
+        """Name of the manifest, and so the process, that has finished each name of a round."""
+        return {Path(file).stem: manifest for file, (_, manifest) in self._files(round).items()}
 
     def has(self, round: int, name: str) -> bool:
         """Whether a table or tensors of that name are finished."""
         return name in self.names(round)
+
+    def check(self) -> None:
+        """Look whether every finished file is there in its size, before work begins that needs it later.
+
+        Raises:
+            InputError: one is missing or torn. One that was altered in its size is found when it is read.
+        """
+        for round in self.rounds():
+            for path in sorted(self._round(round).glob(MANIFESTS)):
+                for file, facts in self._manifest(path).items():
+                    found = self._at(round, file, path.name)
+                    try:
+                        size = found.stat().st_size
+                    except FileNotFoundError as error:
+                        raise self._missing(round, file, path.name) from error
+                    if size != facts.get("bytes", size):  # of an older journal no sizes are known
+                        raise self._torn(round, file, path.name)
 
     def write_table(self, round: int, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """Finishes a table; what was finished under its name is replaced.
@@ -69,15 +100,27 @@ class Journal:
             round, f"{name}.parquet", table.num_rows, lambda path: pq.write_table(table, path, compression="zstd")
         )
 
-    def read_table(self, round: int, name: str) -> dict[str, list[Any]]:
+    def read_table(self, round: int, name: str, types: Mapping[str, Any] | None = None) -> dict[str, list[Any]]:
         """Columns of a finished table.
+
+        Args:
+            round: From 1.
+            name: Without suffix.
+            types: The columns that it must have, and their types in pyarrow; None takes any.
 
         Raises:
             InputError: there is none of that name, or its file is missing or not what was written.
         """
-        columns: dict[str, list[Any]] = pq.read_table(
-            pa.BufferReader(self._bytes(round, f"{name}.parquet"))
-        ).to_pydict()
+        data = self._bytes(round, f"{name}.parquet")
+        try:
+            table = pq.read_table(pa.BufferReader(data))
+            found = dict(zip(table.schema.names, table.schema.types, strict=True))
+            if types is not None and found != dict(types):
+                raise ValueError(f"columns {found}")
+            columns: dict[str, list[Any]] = table.to_pydict()
+        except (pa.ArrowException, OSError, ValueError) as error:  # its sha256 is right, so it was altered with care
+            path = self._round(round) / f"{name}.parquet"
+            raise InputError(f"{path} is not the table that belongs here; {NEXT_STEP}") from error
         return columns
 
     def write_tensors(self, round: int, name: str, tensors: Mapping[str, Tensor]) -> None:
@@ -106,56 +149,90 @@ class Journal:
         """
         from safetensors.torch import load
 
-        tensors: dict[str, Tensor] = load(self._bytes(round, f"{name}.safetensors"))
+        data = self._bytes(round, f"{name}.safetensors")
+        try:
+            tensors: dict[str, Tensor] = load(data)
+        except SafetensorError as error:
+            raise InputError(f"{self._round(round) / name}.safetensors holds no tensors; {NEXT_STEP}") from error
         return tensors
 
     def _finish(self, round: int, file: str, rows: int, write: Callable[[Path], object]) -> None:
         path = self._round(round) / file
-        files = self._manifest(round)
+        files = self._manifest(path.with_name(self._own))
         try:
             if files.pop(file, None):
                 self._write_manifest(round, files)  # between the two writes the old hash would accuse the new file
             with atomic_path(path) as partial:
                 write(partial)
-                digest = sha256_of(partial)
-            self._write_manifest(round, {**files, file: {"sha256": digest, "rows": rows}})
+                facts = {"sha256": sha256_of(partial), "bytes": partial.stat().st_size, "rows": rows}
+            self._write_manifest(round, {**files, file: facts})
         except (OSError, SafetensorError) as error:
             raise InputError(
-                f"{path} cannot be written ({error}); what was finished before is kept. Put that right and go on with: "
-                f"nashtune fit --ckpt_path last --run_dir {self.folder.parent}"
+                f"{path} cannot be written ({error}); what was finished before is kept. Put that right and give the "
+                f"command again (for a run: nashtune fit --ckpt_path last --run_dir {self.folder.parent})"
             ) from error
 
     def _bytes(self, round: int, file: str) -> bytes:
-        files = self._manifest(round)
+        files = self._files(round)
         path = self._round(round) / file
         if file not in files:
             raise InputError(f"{path} is not in {path.with_name(MANIFEST)}{nearest(file, files)}")
+        sha256, manifest = files[file]
         try:
-            data = path.read_bytes()
+            data = self._at(round, file, manifest).read_bytes()
         except FileNotFoundError as error:
-            raise InputError(f"{path} is missing, and {MANIFEST} beside it names it; {NEXT_STEP}") from error
-        if hashlib.sha256(data).hexdigest() != files[file]["sha256"]:
-            raise InputError(f"{path} is torn or was altered: its sha256 is not that in {MANIFEST}; {NEXT_STEP}")
+            raise self._missing(round, file, manifest) from error
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise self._torn(round, file, manifest)
         return data
+
+    def _at(self, round: int, file: str, manifest: str) -> Path:
+        return inside(self.folder, f"{self._round(round).name}/{file}", manifest)
+
+    def _missing(self, round: int, file: str, manifest: str) -> InputError:
+        path = self._round(round) / file
+        return InputError(f"{path} is missing, and {manifest} beside it names it; {NEXT_STEP}")
+
+    def _torn(self, round: int, file: str, manifest: str) -> InputError:
+        path = self._round(round) / file
+        return InputError(f"{path} is torn or was altered: it is not what {manifest} beside it says; {NEXT_STEP}")
+
+    def _number(self, folder: Path) -> int:
+        digits = folder.name.removeprefix("round-")
+        if not (digits.isascii() and digits.isdecimal()) or folder != self._round(int(digits)):
+            raise InputError(
+                f"{folder} is no round of this journal: its rounds are called round-001, round-002 and so on; move it "
+                "away"
+            )
+        return int(digits)
 
     def _round(self, round: int) -> Path:
         return self.folder / f"round-{round:03d}"
 
-    def _manifest(self, round: int) -> dict[str, dict[str, Any]]:
-        """Finished files of a round."""
-        path = self._round(round) / MANIFEST
+    def _files(self, round: int) -> dict[str, tuple[str, str]]:
+        """Finished files of a round: sha256, and the manifest that names them."""
+        found: dict[str, tuple[str, str]] = {}
+        for path in sorted(self._round(round).glob(MANIFESTS), key=lambda path: path.stem):
+            for file, facts in self._manifest(path).items():
+                if file in found:
+                    raise InputError(f"{path} names {file}, and so does {found[file][1]} beside it; {NEXT_STEP}")
+                found[file] = facts["sha256"], path.name
+        return found
+
+    def _manifest(self, path: Path) -> dict[str, dict[str, Any]]:
+        """Finished files by one manifest."""
         try:
-            text = path.read_text(encoding="utf-8")
+            files = json.loads(path.read_text(encoding="utf-8"))["files"]
+            for file, facts in files.items():
+                facts["sha256"]
+                if not is_plain(file):
+                    raise ValueError(file)
         except FileNotFoundError:
             return {}
-        try:
-            files = json.loads(text)["files"]
-            for facts in files.values():
-                facts["sha256"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{path} is torn or was altered; {NEXT_STEP}") from error
         return dict(files)
 
     def _write_manifest(self, round: int, files: Mapping[str, Any]) -> None:
         text = json.dumps({"files": dict(files)}, indent=2) + "\n"
-        write_bytes_atomically(self._round(round) / MANIFEST, text.encode())
+        write_bytes_atomically(self._round(round) / self._own, text.encode())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, cast
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
 from nashtune.interfaces.schedule import Update
+from nashtune.ranks import together
 from nashtune.rounds.identity import claim_rounds
 from nashtune.rounds.loader import GameLoader
 from nashtune.rounds.order import WindowOrder
@@ -59,6 +61,7 @@ class GameData(LightningDataModule):
         self._identity = dict(identity)
         self._loader: GameLoader | None = None
         self._averages: Mapping[str, Any] = {}
+        self._loss_before: Mapping[str, Any] | None = None  # its state when the update in progress began
         self.prepared: Prepared | None = None
 
     @property
@@ -112,21 +115,32 @@ class GameData(LightningDataModule):
         """Nothing: held-out prompts are answered when the game is over (Lightning warns where this is missing)."""
         return []
 
-    def _prepare(self, rows: Sequence[RolloutRow], round: int) -> list[RolloutRow]:
-        self.prepared = prepare(rows, self._module.loss, self._module.kl, round)
+    def _prepare(self, rows: Sequence[RolloutRow], round: int, begun: bool) -> list[RolloutRow]:
+        """An update's advantages come from the loss as it was before its first step, also after a resume within it."""
+        loss = self._module.loss
+        now = deepcopy(loss.state_dict())
+        if begun and self._loss_before is not None:
+            loss.load_state_dict(self._loss_before)
+        else:
+            self._loss_before = now
+        self.prepared = prepare(rows, loss, self._module.kl, round)
+        loss.load_state_dict(now)
         return self.prepared.rows
 
-    def _works(self, done: int) -> Any:
+    def _works(self, done: int, step: int) -> Any:
         new = not self.train_dataloader().restored
-        return updates(self.table, self._module.objective.references, done, new=new)
+        return updates(self.table, self._module.objective.references, done, step, new=new)
 
     def _order(self, size: int) -> WindowOrder:
+        trainer: Any = self.trainer
         return WindowOrder(
             size=size,
             batch_size=self._prompts.batch_size,
             accumulate=self._accumulate,
             epochs=self._epochs,
             seed=int(self._identity["seed"]),
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
         )
 
     @property
@@ -142,7 +156,8 @@ class GameData(LightningDataModule):
         self.table.progress.advance(0 if started is None else trainer.global_step - started)
         began = trainer.global_step if started is None else started
         if fresh and phase.start is not None:
-            self.table.load(phase.start)
+            with together(f"load {phase.start}"):
+                self.table.load(phase.start)
         if phase.reset:
             module.rate.start, module.rate.total = began, order.steps
             if fresh:
@@ -181,7 +196,7 @@ class GameData(LightningDataModule):
         return not self.table.keeps_live_weights or self._loader.number() + 1 == self.table.updates
 
     def conclude(self) -> bool:
-        """Run the phases after the last update: Lightning does not ask for a batch after the last one.
+        """Run the phases after the last update: Lightning does not ask for a batch after the last one. All ranks do.
 
         Returns:
             Whether the game is over; false where the run was stopped before.
@@ -190,9 +205,13 @@ class GameData(LightningDataModule):
         state = loader.state_dict()
         if state["update"] < self.table.updates:
             return False
-        for work in self._works(state["update"]):
+        for work in self._works(state["update"], 0):
             raise RuntimeError(f"update {work.number} after the last one")
         return True
+
+    def oracle_counts(self) -> dict[str, int]:
+        """What happened to the oracle in the rounds of the run, in all of its attempts and on all ranks."""
+        return self.table.ledger.total(self.table.journal)
 
     def state_dict(self) -> dict[str, Any]:
         """Where in the game a checkpoint was made, and weights that are in no snapshot."""
@@ -203,10 +222,13 @@ class GameData(LightningDataModule):
             state["game"] = self._loader.state_dict()
         if self._table is not None:
             state["averages"] = dict(self._table.averages)
+        if self._loss_before is not None:
+            state["loss_before"] = dict(self._loss_before)
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on with the game where the checkpoint was made."""
         self._averages = state_dict.get("averages", {})
+        self._loss_before = state_dict.get("loss_before")
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self.train_dataloader().load_state_dict(state_dict["game"])

@@ -9,15 +9,17 @@ from typing import Any
 
 from nashtune.errors import InputError
 from nashtune.files import write_bytes_atomically
+from nashtune.ranks import rank, together
 
 OPTIONS = {
     "fingerprint": "data.train: other prompts (other rows, tokenizer, template or length limits)",
     "seed": "seed_everything: {saved} there, {now} here",
     "prompts_per_round": "data.prompts_per_round: {saved} there, {now} here",
     "labels": "data.labels: {saved} there, {now} here",
-    "batch_size": "data.batch_size: {saved} there, {now} here",
+    "step_rows": "data.batch_size times trainer.accumulate_grad_batches times devices: {saved} rows of an optimiser "
+    "step there, {now} here",
+    "batch_size": "data.batch_size (this method compares the rows of a micro-batch): {saved} there, {now} here",
     "batch_tokens": "data.batch_tokens: {saved} there, {now} here",
-    "accumulate": "trainer.accumulate_grad_batches: {saved} there, {now} here",
     "epochs": "trainer.max_epochs (passes over the rows of each update): {saved} there, {now} here",
     "precision": "trainer.precision: {saved} there, {now} here",
     "engine": "engine: {saved} there, {now} here",
@@ -27,7 +29,7 @@ OPTIONS = {
 
 
 def claim_rounds(folder: Path, now: Mapping[str, Any], *, new: bool) -> None:
-    """Write down what the journal in a folder belongs to, or see that it is the same.
+    """Write down what the journal in a folder belongs to, or see that it is the same; rank 0 does, for all.
 
     Args:
         folder: The journal's.
@@ -37,12 +39,17 @@ def claim_rounds(folder: Path, now: Mapping[str, Any], *, new: bool) -> None:
     Raises:
         InputError: the run was begun with something else, or its journal is gone.
     """
-    file = folder / "identity.json"
+    with together("journal"):
+        if rank() == 0:
+            _claim(folder / "identity.json", now, new=new)
+
+
+def _claim(file: Path, now: Mapping[str, Any], *, new: bool) -> None:
     if not file.exists():
         if not new:
             raise InputError(
-                f"{folder}: the run's journal is gone, and a game cannot go on without it; restore it from a copy, or "
-                "start a new run without --ckpt_path"
+                f"{file.parent}: the run's journal is gone, and a game cannot go on without it; restore it from a "
+                "copy, or start a new run without --ckpt_path"
             )
         write_bytes_atomically(file, (json.dumps(dict(now), indent=2) + "\n").encode())
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -22,65 +22,88 @@ from nashtune.journal.records import (
 from nashtune.oracles.checked import compared, scored
 from nashtune.oracles.probability import bradley_terry
 from nashtune.pairing.drive import drive
+from nashtune.ranks import everyone, most, of_this_rank, together
 from nashtune.rounds.answers import Answers, answers
+from nashtune.rounds.lost import require
 from nashtune.rounds.pair import Asked, generators
-from nashtune.rounds.table import Table, parts
+from nashtune.rounds.parts import own_parts, parts
+from nashtune.rounds.table import Table
 
 
-def judge(table: Table, round: int, numbers: Sequence[int]) -> None:
-    """Judge what the journal does not hold yet."""
-    if table.judged_by_scores:
-        _score(table, round, numbers)
+def judge(table: Table, round: int, numbers: Sequence[int], *, complete: bool) -> None:
+    """Judge what the journal does not hold yet; each rank its parts. `complete`: what is missing is an error."""
+    names = [scores_name] if table.judged_by_scores else [judgements_name]
+    if not table.judged_by_scores and isinstance(table.oracle, RewardOracle):
+        names.append(scores_name)  # which the judgements come from, and the variances of the pairs
+    if complete:
+        count = len(parts(table, round, numbers))
+        require(table, round, [name(part) for name in names for part in range(count)])
         return
+    finished = set(table.journal.names(round))
     missing = [
         (part, chunk)
-        for part, chunk in enumerate(parts(numbers))
-        if not table.journal.has(round, judgements_name(part))
+        for part, chunk in own_parts(table, round, numbers)
+        if not finished.issuperset(name(part) for name in names)
     ]
-    if not missing:
+    if not most(len(missing)):
         return
     began, done = time.perf_counter(), 0
-    table.progress.phase("judge", sum(len(chunk) for _, chunk in missing), "prompts")
-    for part, chunk in missing:
-        known = table.sampler.judgements(round, part) if table.oracle is None else None
-        if known is not None:
-            known = [one for one in known if max(one.first, one.second) < table.sampler.completions]
-        if known is not None and not {one.prompt for one in known} <= set(chunk):
-            raise InputError(
-                f"spec.sampler.path: the judgements of round {round} are about other prompts; a replay needs the "
-                "run's data, seed_everything, data.prompts_per_round and rounds"
-            )
-        made = known if known is not None else _judge_part(table, round, part, chunk)
-        write_judgements(table.journal, round, part, made)
-        done += len(made)
-        table.progress.advance(len(chunk))
-    table.progress.done(f"{done} judgements, {time.perf_counter() - began:.1f} s")
+    table.progress.phase("judge", sum(len(chunk) for _, chunk in missing), of_this_rank("prompts"))
+    with together("judge"):
+        replayed = _replayed(table, round, numbers) if table.oracle is None else None
+        for part, chunk in missing:
+            if table.judged_by_scores:
+                done += _score_part(table, round, part, chunk, cast("list[Scored] | None", replayed))
+            else:
+                done += _compare_part(table, round, part, chunk, cast("list[Judgement] | None", replayed))
+            table.progress.advance(len(chunk))
+    what = "rewards" if table.judged_by_scores else "judgements"
+    table.progress.done(f"{sum(everyone(done))} {what}, {time.perf_counter() - began:.1f} s")
 
 
-def _score(table: Table, round: int, numbers: Sequence[int]) -> None:
-    """Rewards of the completions, one by one."""
-    missing = [
-        (part, chunk) for part, chunk in enumerate(parts(numbers)) if not table.journal.has(round, scores_name(part))
-    ]
-    if not missing:
-        return
-    began, done = time.perf_counter(), 0
-    table.progress.phase("judge", sum(len(chunk) for _, chunk in missing), "prompts")
-    for part, chunk in missing:
-        known = table.sampler.scores(round, part) if table.oracle is None else None
-        made = (
-            _recorded(table, known, round, chunk) if known is not None else _scores_of_part(table, round, part, chunk)
+def _replayed(table: Table, round: int, numbers: Sequence[int]) -> list[Judgement] | list[Scored] | None:
+    """What a recording says of the round, whatever its parts were; None where it says nothing."""
+    ask = table.sampler.scores if table.judged_by_scores else table.sampler.judgements
+    found: list[Any] = []
+    part = 0
+    while (known := ask(round, part)) is not None:
+        found += known
+        part += 1
+    if not part:
+        return None
+    if not table.judged_by_scores and not {one.prompt for one in found} <= set(numbers):
+        raise InputError(
+            f"spec.sampler.path: the judgements of round {round} are about other prompts; a replay needs the "
+            "run's data, seed_everything, data.prompts_per_round and rounds"
         )
-        write_scores(table.journal, round, part, made)
-        done += len(made)
-        table.progress.advance(len(chunk))
-    table.progress.done(f"{done} rewards, {time.perf_counter() - began:.1f} s")
+    return found
+
+
+def _compare_part(table: Table, round: int, part: int, numbers: Sequence[int], replayed: list[Judgement] | None) -> int:
+    if replayed is None:
+        made = _judge_part(table, round, part, numbers)
+    else:
+        about, n = set(numbers), table.sampler.completions
+        made = [one for one in replayed if one.prompt in about and max(one.first, one.second) < n]
+    table.ledger.write(round, judgements_name(part))
+    write_judgements(table.journal, round, part, made)
+    return len(made)
+
+
+def _score_part(table: Table, round: int, part: int, numbers: Sequence[int], replayed: list[Scored] | None) -> int:
+    """Rewards of the completions, one by one."""
+    made = (
+        _scores_of_part(table, round, part, numbers) if replayed is None else _recorded(table, replayed, round, numbers)
+    )
+    table.ledger.write(round, scores_name(part))
+    write_scores(table.journal, round, part, made)
+    return len(made)
 
 
 def _recorded(table: Table, known: list[Scored], round: int, numbers: Sequence[int]) -> list[Scored]:
     """Rewards of a recording, of the completions that are replayed."""
-    n = table.sampler.completions
-    kept = [one for one in known if one.role == "policy" and one.k < n]
+    n, about = table.sampler.completions, set(numbers)
+    kept = [one for one in known if one.role == "policy" and one.k < n and one.prompt in about]
     if {(one.prompt, one.k) for one in kept} != {(number, k) for number in numbers for k in range(n)}:
         raise InputError(
             f"spec.sampler.path: the rewards of round {round} are of other prompts or of fewer completions; a replay "
@@ -130,6 +153,7 @@ def _compare(table: Table, round: int, part: int, policy: Answers, opponent: Ans
         sides: dict[Role, Answers] = {"policy": policy, against: opponent}
         if not table.journal.has(round, scores_name(part)):
             made = [one for role, side in sides.items() for one in _scores(table, oracle, role, side)]
+            table.ledger.write(round, scores_name(part))
             write_scores(table.journal, round, part, made)
         mean = {(one.role, one.prompt, one.k): one.mean for one in read_scores(table.journal, round, part)}
         number = policy.numbers

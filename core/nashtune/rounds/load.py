@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from nashtune.data.tokenise import TokenRow
 from nashtune.journal.records import read_judgements, read_pairs, read_scores, scores_name
 from nashtune.rounds.answers import answers
+from nashtune.rounds.parts import parts
 from nashtune.rounds.rows import PairRow, RolloutRow, Rows
-from nashtune.rounds.table import Table, parts
+from nashtune.rounds.table import Table
 
 
 def load_rows(table: Table, round: int, numbers: Sequence[int]) -> Rows:
@@ -20,7 +21,7 @@ def load_rows(table: Table, round: int, numbers: Sequence[int]) -> Rows:
 def _pairs(table: Table, round: int, numbers: Sequence[int]) -> list[PairRow]:
     tokens: dict[tuple[int, int], tuple[int, ...]] = {}
     variance: dict[tuple[int, int], float | None] = {}
-    for part, chunk in enumerate(parts(numbers)):
+    for part, chunk in enumerate(parts(table, round, numbers)):
         side = answers(table, round, "policy", part, chunk)
         tokens |= {(chunk[place], k): one.token_ids for (place, k), one in side.completions.items()}
         if table.journal.has(round, scores_name(part)):
@@ -49,7 +50,7 @@ def _pairs(table: Table, round: int, numbers: Sequence[int]) -> list[PairRow]:
 
 def _rollouts(table: Table, round: int, numbers: Sequence[int]) -> list[RolloutRow]:
     rows = []
-    for part, chunk in enumerate(parts(numbers)):
+    for part, chunk in enumerate(parts(table, round, numbers)):
         side = answers(table, round, "policy", part, chunk)
         place = {number: i for i, number in enumerate(chunk)}
         for prompt, k, score, variance in _verdicts(table, round, part):

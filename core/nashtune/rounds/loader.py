@@ -31,7 +31,8 @@ class GameLoader:
     """Micro-batches of every update, in order, from wherever the run is.
 
     Args:
-        works: Gives the updates from a number on; phases run while it is advanced.
+        works: Gives the updates from a number on, of whose first so many optimiser steps are done; phases run while it
+            is advanced.
         order: The micro-batches of an update with so many rows.
         length: Micro-batches of the whole run, at most.
         begin: Called before the first micro-batch of an update.
@@ -41,7 +42,7 @@ class GameLoader:
 
     def __init__(
         self,
-        works: Callable[[int], Iterator[Work]],
+        works: Callable[[int, int], Iterator[Work]],
         order: Callable[[int], WindowOrder],
         *,
         length: int,
@@ -57,7 +58,8 @@ class GameLoader:
         self._processed = processed
         self._identity = dict(identity)
         self._done = 0  # updates that are over where the next pass begins
-        self._first = 0  # and the micro-batch of the next one
+        self._step = 0  # and the optimiser step of the next one
+        self._first = 0  # micro-batch that the pass in progress began its update with
         self._started: int | None = None
         self._work: Work | None = None
         self._now = WindowOrder(size=0, batch_size=1, accumulate=1, epochs=1, seed=0)
@@ -69,32 +71,31 @@ class GameLoader:
 
     def __iter__(self) -> Iterator[TokenBatch]:
         """The rest of the run. A generator, so that nothing happens before the first batch is asked for."""
-        first = self._first
-        for work in self._works(self._done):
+        step = self._step
+        for work in self._works(self._done, step):
             order = self._order(len(work.rows))
+            first = step * order.accumulate
             started = self._begin(work, order, fresh=first == 0, started=self._started)
             self._work, self._now, self._first, self._started = work, order, first, started
             self._before = self._processed()
             for index in range(first, len(order)):
                 # an empty micro-batch of an incomplete window borrows a row, and `window_size` gives it no weight
-                yield collate(work.rows, order.rows(index) or order.rows(index - index % order.accumulate))
-            first, self._started = 0, None
+                yield collate(work.rows, order.rows(index) or order.window(index)[:1])
+            step, self._started = 0, None
 
     def index(self) -> int:
         """Micro-batches of the update in progress that were processed."""
         return self._first + self._processed() - self._before
 
     def window_size(self) -> float:
-        """Rows of the optimiser step that the micro-batch in training belongs to; infinite for an empty one."""
+        """Rows, on all ranks, of the optimiser step of the micro-batch in training; infinite for an empty one."""
         index = self.index()
-        return float(self._now.window_size(index)) if self._now.rows(index) else float("inf")
+        return float(len(self._now.window(index))) if self._now.rows(index) else float("inf")
 
     def window_tokens(self) -> int:
-        """Completion tokens of the optimiser step that the micro-batch in training belongs to."""
+        """Completion tokens, on all ranks, of the optimiser step that the micro-batch in training belongs to."""
         assert self._work is not None
-        index, accumulate = self.index(), self._now.accumulate
-        first = index - index % accumulate
-        rows = [self._work.rows[i] for at in range(first, first + accumulate) for i in self._now.rows(at)]
+        rows = [self._work.rows[i] for i in self._now.window(self.index())]
         return sum(len(row.token_ids) for row in rows if isinstance(row, RolloutRow))
 
     def ends(self) -> tuple[bool, bool]:
@@ -116,13 +117,18 @@ class GameLoader:
         return where(self._work.rows[row])
 
     def state_dict(self) -> dict[str, Any]:
-        """Updates that are over, micro-batches of the next one, and what these belong to: plain values."""
+        """Updates that are over, optimiser steps of the next one, and what these belong to: plain values.
+
+        Steps, because the rows of a step are the same on any number of ranks; of one that is not complete, the
+        gradients are in no checkpoint.
+        """
         if self._work is None:
-            state: dict[str, Any] = {"update": self._done, "index": self._first, "started": self._started}
+            state: dict[str, Any] = {"update": self._done, "step": self._step, "started": self._started}
         elif self.at_end():
-            state = {"update": self._work.number + 1, "index": 0, "started": None}
+            state = {"update": self._work.number + 1, "step": 0, "started": None}
         else:
-            state = {"update": self._work.number, "index": self.index(), "started": self._started}
+            step = self.index() // self._now.accumulate
+            state = {"update": self._work.number, "step": step, "started": self._started}
         return {**state, **self._identity}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -132,7 +138,7 @@ class GameLoader:
             InputError: the state belongs to other prompts, another seed or other batch sizes.
         """
         refuse_other(state, self._identity)
-        self._done, self._first = int(state["update"]), int(state["index"])
+        self._done, self._step = int(state["update"]), int(state["step"])
         self._started = None if state["started"] is None else int(state["started"])
         self._work = None
         self.restored = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,7 +16,9 @@ from torch import Tensor
 from nashtune.data.passes import counted, pass_tokens, split
 from nashtune.interfaces import Reference, TokenBatch
 from nashtune.models.mode import frozen_mode
+from nashtune.ranks import most, of_this_rank, together
 from nashtune.rounds.rows import RolloutRow, collate
+from nashtune.rounds.shares import ROWS, shared
 from nashtune.rounds.table import Table
 
 MEASURED = "measured-"
@@ -26,12 +29,18 @@ END = "old_value_end"  # one number for each rollout, not for each token
 
 
 def measure(
-    table: Table, round: int, rows: Sequence[RolloutRow], references: Mapping[str, Reference], number: int
+    table: Table,
+    round: int,
+    rows: Sequence[RolloutRow],
+    references: Mapping[str, Reference],
+    number: int,
+    *,
+    complete: bool,
 ) -> list[RolloutRow]:
     """Rollouts with `old`, `ref:NAME` and, with a critic, `old_value` of each token, from the journal where they are.
 
-    They are kept because the live weights move with the first step of the update: a run that is taken up again in its
-    middle could not compute them any more.
+    Each rank measures what it trains on first. They are kept because the live weights move with the first step of the
+    update: a run that is taken up again in its middle could not compute them any more.
 
     Args:
         table: The game.
@@ -39,46 +48,75 @@ def measure(
         rows: What the update trains on.
         references: The spec's, by name.
         number: Of the update that comes next, over the whole run.
+        complete: Whether the update has begun: what is missing is an error.
     """
-    file = f"{MEASURED}{number:06d}"
-    if not table.journal.has(round, file):
-        table.journal.write_tensors(round, file, _measure(table, rows, references))
-    known = table.journal.read_tensors(round, file)
-    sizes = [len(row.token_ids) for row in rows]
-    split = {name: torch.split(values, 1 if name == END else sizes) for name, values in known.items()}
-    return [replace(row, per_token={name: parts[i] for name, parts in split.items()}) for i, row in enumerate(rows)]
+    own = _micro_batches(table, len(rows))
+
+    def make(missing: list[int]) -> dict[str, Tensor]:
+        wanted = set(missing)
+        picked = [tuple(i for i in batch if i in wanted) for batch in own]
+        return _measure(table, rows, references, [batch for batch in picked if batch])
+
+    share = [i for batch in own for i in batch]
+    found = shared(table, round, f"{MEASURED}{number:06d}", share, make, complete=complete)
+    per_row: dict[int, dict[str, Tensor]] = {}
+    for one in found:
+        numbers = one.pop(ROWS).tolist()
+        sizes = [len(rows[i].token_ids) for i in numbers]
+        parts = {name: torch.split(values, 1 if name == END else sizes) for name, values in one.items()}
+        per_row |= {row: {name: parts[name][at] for name in parts} for at, row in enumerate(numbers)}
+    return [replace(row, per_token=per_row[i]) for i, row in enumerate(rows)]
 
 
-def _measure(table: Table, rows: Sequence[RolloutRow], references: Mapping[str, Reference]) -> dict[str, Tensor]:
+def _measure(
+    table: Table,
+    rows: Sequence[RolloutRow],
+    references: Mapping[str, Reference],
+    batches: Sequence[tuple[int, ...]],
+) -> dict[str, Tensor]:
+    """Tensors of the batches' rows, by name, one row after another in the order of their numbers."""
     began = time.perf_counter()
-    table.progress.phase("measure", len(rows), "rollouts")
+    table.progress.phase("measure", sum(map(len, batches)), of_this_rank("rollouts"))
     found: dict[str, dict[int, Tensor]] = {}
-    budget = None if table.loss.compares_rows else pass_tokens(table.batch_tokens, table.policy.device)
-    with torch.no_grad(), table.autocast(), frozen_mode(table.policy):
-        for picked in _micro_batches(table, len(rows)):
-            batch = collate(rows, picked)
-            for one in split(batch, table.engine, budget):
-                numbers = one.rows.tolist()
-                sizes = [len(rows[i].token_ids) for i in numbers]
-                on_device = counted(one, table.engine, {}).to(table.policy.device)
-                for name, values in _of_batch(table, on_device, references).items():
-                    parts = torch.split(values.float().cpu(), 1 if name == END else sizes)
-                    found.setdefault(name, {}).update(zip(numbers, parts, strict=True))
-            table.progress.advance(len(picked))
+    budget = (
+        None if table.loss.compares_rows else pass_tokens(table.batch_tokens, table.policy.device, table.policy.model)
+    )
+    passes = [one for picked in batches for one in split(collate(rows, picked), table.engine, budget)]
+    again = 0
+    if table.policy.sharding is not None:  # references may be cut up: all ranks run them as often as any one must
+        again = most(len(passes)) - len(passes)
+    idle = collate(rows, (0,)) if again else None
+    with (
+        table.policy.inference_model(),
+        torch.no_grad(),
+        table.autocast(),
+        frozen_mode(table.policy),
+        together("measure"),
+    ):
+        for one in passes:
+            numbers = one.rows.tolist()
+            sizes = [len(rows[i].token_ids) for i in numbers]
+            for name, values in _of_pass(table, one, references).items():
+                parts = torch.split(values.float().cpu(), 1 if name == END else sizes)
+                found.setdefault(name, {}).update(zip(numbers, parts, strict=True))
+            table.progress.advance(len(numbers))
+        for _ in range(again):
+            _of_pass(table, cast(TokenBatch, idle), references)
     table.progress.done(f"{len(rows)} rollouts, {time.perf_counter() - began:.1f} s")
-    return {name: torch.cat([parts[i] for i in range(len(rows))]) for name, parts in found.items()}
+    return {name: torch.cat([parts[i] for i in sorted(parts)]) for name, parts in found.items()}
 
 
 def _micro_batches(table: Table, count: int) -> list[tuple[int, ...]]:
-    """Those of the update's first epoch: in others, bf16 gives other log-probs, and no first ratio would be 1."""
+    """This rank's of the update's first epoch: in others, bf16 gives other log-probs, and no first ratio would be 1."""
     assert table.order is not None, "only games whose updates are known are measured"
     order = table.order(count)
     first_pass = (order.rows(index) for index in range(order.steps_per_epoch * order.accumulate))
     return [rows for rows in first_pass if rows]
 
 
-def _of_batch(table: Table, batch: TokenBatch, references: Mapping[str, Reference]) -> dict[str, Tensor]:
+def _of_pass(table: Table, batch: TokenBatch, references: Mapping[str, Reference]) -> dict[str, Tensor]:
     policy, engine = table.policy, table.engine
+    batch = counted(batch, engine, {}).to(policy.device)
     features = policy.forward(batch, engine)
     found = {"old": engine.logprobs(features, batch).token_logp}
     if policy.critic is not None:

@@ -15,19 +15,34 @@ from nashtune.errors import InputError
 from nashtune.interfaces import Comparisons, Paired
 from nashtune.journal.records import PAIRS, read_judgements, write_pairs
 from nashtune.pairing.drive import drive
+from nashtune.ranks import rank, together
 from nashtune.rounds.answers import answers
-from nashtune.rounds.table import Table, parts
+from nashtune.rounds.lost import require
+from nashtune.rounds.parts import parts
+from nashtune.rounds.table import Table
 
 Asked = list[tuple[int, int, int]]  # (place of the prompt in its part, first k, second k)
 
 
-def pair(table: Table, round: int, numbers: Sequence[int]) -> None:
-    """Turn the round's judgements into pairs; rollouts need none."""
-    if table.pairing is None or table.journal.has(round, PAIRS):
+def pair(table: Table, round: int, numbers: Sequence[int], *, complete: bool) -> None:
+    """Turn the round's judgements into pairs; rollouts need none. Rank 0 writes what all ranks read.
+
+    `complete`: they must be there.
+    """
+    if table.pairing is None:
         return
+    if complete:
+        require(table, round, [PAIRS])
+        return
+    with together("pair"):
+        if rank() == 0 and not table.journal.has(round, PAIRS):
+            _pair(table, round, numbers)
+
+
+def _pair(table: Table, round: int, numbers: Sequence[int]) -> None:
     rows: list[tuple[int, Paired]] = []
     dropped: Counter[str] = Counter()
-    for part, chunk in enumerate(parts(numbers)):
+    for part, chunk in enumerate(parts(table, round, numbers)):
         side = answers(table, round, "policy", part, chunk)
         recall = _recall(table, round, part, chunk)
         for place, made in enumerate(drive(generators(table, round, chunk, side.n), recall)):

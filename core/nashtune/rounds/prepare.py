@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nashtune.errors import InputError
 from nashtune.interfaces import Advantages, KLController, Loss, RolloutBatch, Step
+from nashtune.kl.asked import asked_beta, asked_report
 from nashtune.rounds.rows import RolloutRow
 
 
@@ -48,11 +49,10 @@ def prepare(rows: Sequence[RolloutRow], loss: Loss, kl: KLController | None, rou
     batch = as_batch(rows)
     with torch.no_grad():
         scored = replace(batch, score=loss.judged(batch))
-        beta = kl.beta(scored) if kl is not None else None
-        if beta is not None and not isinstance(beta, Tensor):  # anybody's class may be behind it
+        beta = asked_beta(kl, scored) if kl is not None else None
+        if beta is not None and len(bad := beta[~((beta > 0) & torch.isfinite(beta))]):
             raise InputError(
-                f"kl {type(kl).__name__}: beta() returns a tensor, a scalar or one number for each of {len(rows)} "
-                f"rollouts, and gave {type(beta).__name__}"
+                f"kl {type(kl).__name__}: beta gave {float(bad[0]):g} in round {round}; it must be > 0 and finite"
             )
         if kl is not None and beta is not None:
             scored = replace(scored, score=kl.reward(scored, beta))
@@ -63,7 +63,7 @@ def prepare(rows: Sequence[RolloutRow], loss: Loss, kl: KLController | None, rou
             made = loss.advantages(scored, Step(beta=beta, round=round))
         except ValueError as error:
             raise InputError(f"round {round}: {error}") from error
-        observed = _floats(kl.report(batch, beta)) if kl is not None and beta is not None else {}
+        observed = _floats(asked_report(kl, batch, beta)) if kl is not None and beta is not None else {}
     means = _means(rows, batch) | observed
     if beta is not None:
         means["beta"] = float(beta.double().mean())

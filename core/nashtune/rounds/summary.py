@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+import torch
 
 from nashtune.evaluation.report import Metrics
 from nashtune.journal.records import (
@@ -93,11 +94,12 @@ def _summary(table: Table, metrics: Metrics, round: int) -> dict[str, Any]:
 def _kl(table: Table, round: int, names: set[str], rollouts: int) -> dict[str, float]:
     """KL(policy || ref) on the rollouts of a round, as its first update found them."""
     measured = sorted(name for name in names if name.startswith(MEASURED))
-    tensors = table.journal.read_tensors(round, measured[0]) if measured else {}
-    if "ref:ref" not in tensors:
+    first = [name for name in measured if name.rpartition("-")[0] == measured[0].rpartition("-")[0]]
+    parts = [table.journal.read_tensors(round, name) for name in first]
+    if not parts or "ref:ref" not in parts[0]:
         return {}
-    k1_M, k3_M = (kl_terms(tensors["old"].double(), tensors["ref:ref"].double(), kind) for kind in ("k1", "k3"))
-    return {"kl_k1": float(k1_M.sum()) / rollouts, "kl_k3": float(k3_M.sum()) / rollouts}
+    old_M, ref_M = (torch.cat([part[name] for part in parts]).double() for name in ("old", "ref:ref"))
+    return {f"kl_{kind}": float(kl_terms(old_M, ref_M, kind).sum()) / rollouts for kind in ("k1", "k3")}
 
 
 def _logged(metrics: Metrics, name: str, round: int) -> list[float]:

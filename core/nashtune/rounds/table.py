@@ -16,11 +16,11 @@ from nashtune.interfaces.schedule import Anchor, Collect, Phase, Round, Snapshot
 from nashtune.journal.store import Journal
 from nashtune.models.policy import HFPolicy
 from nashtune.models.snapshots import SnapshotBank
+from nashtune.ranks import together
+from nashtune.rounds.ledger import Ledger
 from nashtune.rounds.order import WindowOrder
 from nashtune.rounds.progress import Progress
 from nashtune.rounds.rows import RolloutRow
-
-PART = 32  # prompts of a journal file: as many are sampled and judged again after a kill in the middle of a phase
 
 
 @dataclass(kw_only=True)
@@ -40,6 +40,7 @@ class Table:
         prompts_per_round: None splits them evenly over the rounds.
         bank: Snapshots on disk.
         journal: What phases made, on disk.
+        ledger: What the oracle has counted while it was asked, on disk.
         progress: Who shows it.
         seed: The run's.
         soft_labels: Whether the loss gets P(y_w > y_l) instead of a certain label.
@@ -47,7 +48,8 @@ class Table:
         batch_tokens: Most positions of a forward pass, where the run says it.
         autocast: The precision context that training steps run under.
         judged_by_scores: Whether the schedule trains on rewards of single completions.
-        prepare: Makes an update's rollouts ready for training; None where the loss computes everything itself.
+        prepare: Makes an update's rollouts ready for training, told the round and whether the update has begun; None
+            where the loss computes everything itself.
         order: The micro-batches of an update with so many rows; None where rollouts are not measured.
         averages: Averaged weights by snapshot name, in memory; they travel in checkpoints.
     """
@@ -64,6 +66,7 @@ class Table:
     prompts_per_round: int | None
     bank: SnapshotBank
     journal: Journal
+    ledger: Ledger
     progress: Progress
     seed: int
     soft_labels: bool
@@ -71,7 +74,7 @@ class Table:
     batch_tokens: int | None
     autocast: Callable[[], AbstractContextManager[Any]]
     judged_by_scores: bool = False
-    prepare: Callable[[Sequence[RolloutRow], int], list[RolloutRow]] | None = None
+    prepare: Callable[[Sequence[RolloutRow], int, bool], list[RolloutRow]] | None = None
     order: Callable[[int], WindowOrder] | None = None
     averages: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
@@ -97,27 +100,35 @@ class Table:
 
     @contextmanager
     def weights(self, name: str | None) -> Iterator[None]:
-        """The live weights are a snapshot's inside; None leaves them as they are."""
-        if name is None:
-            yield
-            return
-        kept = self._copy() if self.keeps_live_weights else None
-        self.load(name)
-        try:
-            yield
-        finally:
-            if kept is not None:
-                self.policy.load_trainable_state_dict(kept)
+        """The policy's weights are a snapshot's inside; None leaves them as they are. Every rank enters.
+
+        Inside, ranks may run the policy each for itself: where it is cut up over them, a plain copy stands in for it.
+        """
+        apart = self.policy.is_sharded
+        with self.policy.inference_model():
+            kept = None if name is None or apart or not self.keeps_live_weights else self._copy()
+            if name is not None:
+                with together(f"load {name}"):
+                    self.load(name)
+            try:
+                yield
+            finally:
+                if kept is not None:
+                    self.policy.load_trainable_state_dict(kept)
 
     def average(self, name: str, of: dict[str, float]) -> None:
-        """Keep a weighted mean of weights under a name, in float32: in bf16 a slow mean would not move."""
-        live = self.policy.trainable_state_dict()
+        """Keep a weighted mean of weights under a name, on every rank.
+
+        In float32: in bf16 a slow mean would not move.
+        """
         total: dict[str, Tensor] = {}
-        for source, share in of.items():
-            weights = live if source == "live" else self._state(source)
-            for key, weight in weights.items():
-                part = weight.float().cpu() * share
-                total[key] = total[key] + part if key in total else part
+        with self.policy.inference_model(or_cpu=True):
+            live = self.policy.trainable_state_dict()
+            for source, share in of.items():
+                weights = live if source == "live" else self._state(source)
+                for key, weight in weights.items():
+                    part = weight.float().cpu() * share
+                    total[key] = total[key] + part if key in total else part
         self.averages[name] = total
 
     def forget(self, round: int) -> None:
@@ -155,8 +166,3 @@ def _names(phase: Phase) -> tuple[str, ...]:
         case Update(start=str(name)):
             return (name,)
     return ()
-
-
-def parts(numbers: Sequence[int]) -> list[Sequence[int]]:
-    """The numbers of a round's prompts in groups that are journalled together."""
-    return [numbers[i : i + PART] for i in range(0, len(numbers), PART)]

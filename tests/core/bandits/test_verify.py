@@ -68,6 +68,16 @@ def test_a_fixed_coefficient_has_the_vanilla_optimum(name):
     assert report.spec_line.policy[0] == pytest.approx(expected, abs=1e-12)
 
 
+def test_a_controller_that_moves_is_asked_at_its_first_beta_and_it_is_said():
+    adaptive = verified(spec("rloo", kl={"name": "adaptive", "beta": 1.0}))
+    fixed = verified(spec("rloo", kl={"name": "fixed", "beta": 1.0}))
+    assert adaptive.spec_line.policy[0] == pytest.approx(fixed.spec_line.policy[0], abs=1e-12)
+    said = "kl adaptive is asked at its first β, and training moves it after each update: all of this is of the first β"
+    assert said in adaptive.notes
+    others = [fixed, verified(spec("uncertainty_rlhf_rloo"))]
+    assert not any("first β" in note for one in others for note in one.notes)
+
+
 def test_grpo_holds_the_reference_and_not_the_policy():
     report = verified(spec("grpo", kl__beta=0.3))
     scaled = (ESTIMATE - ESTIMATE.mean()) / (ESTIMATE.std(ddof=1) + 1e-4)

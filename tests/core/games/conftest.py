@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -10,6 +10,14 @@ from nashtune.games.report import Report
 from nashtune.games.verify import Sampling, verify
 from nashtune.spec.overrides import Override
 from nashtune.spec.resolve import resolve
+from nashtune.trust import granted
+
+
+@pytest.fixture(autouse=True)
+def own_components() -> Iterator[None]:
+    """Tests name classes of their own by their path."""
+    with granted(["tests", "test_runner"]):
+        yield
 
 
 @pytest.fixture

@@ -3,18 +3,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mirror_rates import mirror_critical_step, mirror_radius, optimistic_factor
 from nashtune.games.equilibrium import (
     duality_gap,
     kl,
-    mirror_critical_step,
-    mirror_radius,
     nash,
     normalise,
-    optimistic_factor,
     regularised_gap,
     regularised_nash,
 )
-from nashtune.games.matrices import find_game, from_upper
+from nashtune.games.find import find_game
+from nashtune.games.matrices import from_upper
 
 TAU = 0.1
 STARS = {

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from nashtune.errors import InputError
-from nashtune.games.matrices import GAMES, find_game, make_game
+from nashtune.games.find import GAMES, find_game
+from nashtune.games.matrices import make_game
 
 
 @pytest.mark.parametrize("name", [*GAMES, "condorcet:3", "bradley_terry:3,1,0,-2"])

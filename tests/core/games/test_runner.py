@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -128,6 +129,29 @@ def test_losses_that_are_not_of_pairs_are_refused(spec: str, message: str, play)
         play(spec, [GAME])
 
 
+class OfTheBatch(DecidedByPolicy):
+    compares_rows = True
+
+
+class FollowsSteps(MixtureLoss):
+    """Its weight is a running mean."""
+
+    def observe(self, means: Mapping[str, torch.Tensor]) -> None:
+        self.weight = float(means["loss"])
+
+
+def test_a_loss_that_follows_optimiser_steps_is_refused(play):
+    """One exact minimisation has no steps, and the state would be another one than training's."""
+    with pytest.raises(InputError, match=r"FollowsSteps' changes with what it observes at each optimiser step, and"):
+        play({"loss": f"{__name__}:FollowsSteps", "references": {"ref": "base"}}, [GAME])
+
+
+def test_a_controller_that_compares_rows_is_refused(play):
+    """All pairs in both orders, unweighted: the mean of their margins is 0 whatever the policy is."""
+    with pytest.raises(InputError, match=rf"the kl '{__name__}:OfTheBatch' compares the rows of a batch"):
+        play({"loss": "dpo", "kl": f"{__name__}:OfTheBatch", "references": {"ref": "base"}}, [GAME])
+
+
 def test_phases_mixture_live_weights_and_averages(play):
     """Everything that a schedule may ask for, by class path, against the same steps written out."""
     spec = {
@@ -169,6 +193,8 @@ def test_epsilon_dpo_decides_from_one_token_logits(play):
     assert without.last[0][1] == pytest.approx(plain.last[0][1], abs=1e-12)
     moved = play("epsilon_dpo", [game], kl={"beta": 0.5, "epsilon": 0.1})
     assert np.abs(moved.last[0][1] - plain.last[0][1]).max() > 1e-3
+    told = "kl epsilon_dpo is told what happened once an update here"
+    assert [any(note.startswith(told) for note in one.notes) for one in (moved, plain)] == [True, False]
 
 
 def test_references_of_their_own_are_the_start_and_it_is_said(play, tmp_path):

@@ -7,13 +7,11 @@ import math
 import numpy as np
 import pytest
 
+from mirror_rates import mirror_critical_step, mirror_radius, optimistic_factor
 from nashtune.games import find_game
 from nashtune.games.equilibrium import (
     kl,
-    mirror_critical_step,
-    mirror_radius,
     nash,
-    optimistic_factor,
     regularised_gap,
     regularised_nash,
 )

@@ -93,6 +93,37 @@ def test_a_finished_file_that_is_not_what_was_written_is_named(
         journal.read_table(1, name) if file.endswith("parquet") else journal.read_tensors(1, name)
 
 
+@pytest.mark.parametrize("harm", ["torn", "missing", "older"])
+def test_every_file_is_looked_for_before_work_begins(journal: Journal, harm: str) -> None:
+    other = Journal(journal.folder, writer=1)
+    other.write_table(1, "scores", {"score": [1.0]})
+    journal.check()
+    path, manifest = journal.folder / "round-001" / "scores.parquet", "manifest-0001.json"
+    if harm == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-20])
+    if harm == "older":  # sizes were not kept: its content is looked at when it is read
+        content = json.loads((path.with_name(manifest)).read_text())
+        del content["files"]["scores.parquet"]["bytes"]
+        path.with_name(manifest).write_text(json.dumps(content))
+        journal.check()
+        return
+    said = "is missing, and" if harm == "missing" else "is torn or was altered: it is not what"
+    with pytest.raises(InputError, match=rf"scores\.parquet {said} {manifest}"):
+        journal.check()
+    Journal(journal.folder.parent / "nothing").check()
+
+
+def test_a_manifest_with_a_bad_byte_is_named(journal: Journal) -> None:
+    path = journal.folder / "round-001" / "manifest.json"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x80
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"round-001/manifest\.json is torn or was altered"):
+        journal.check()
+
+
 @pytest.mark.parametrize("cut", [0, 1, 40, 200])
 def test_a_manifest_that_is_cut_off_is_named(journal: Journal, cut: int) -> None:
     path = journal.folder / "round-001" / "manifest.json"
@@ -151,7 +182,7 @@ def test_a_full_disk_keeps_what_was_finished(journal: Journal, monkeypatch: pyte
 
     monkeypatch.setattr("pyarrow.parquet.write_table", full)
     with pytest.raises(
-        InputError, match=r"scores\.parquet cannot be written.*No space.*--ckpt_path last --run_dir .*run$"
+        InputError, match=r"scores\.parquet cannot be written.*No space.*--ckpt_path last --run_dir .*run\)$"
     ):
         journal.write_table(1, "scores", {"score": [1.0]})
     assert journal.names(1) == ["pairs", "anchors"] and same(journal.read_table(1, "pairs"), COLUMNS)
@@ -164,3 +195,49 @@ def test_a_name_that_is_not_there_says_what_is(journal: Journal) -> None:
 
 def killed(*args: object) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "empty")
+
+
+def test_each_process_has_its_own_manifest_and_reads_all(empty: Journal) -> None:
+    others = [Journal(empty.folder, writer=rank) for rank in (1, 2)]
+    empty.write_table(1, "pairs", {"prompt": [0]})
+    for rank, other in enumerate(others, start=1):
+        other.write_table(1, f"scores-{rank:04d}", {"mean": [float(rank)]})
+    assert {path.name for path in (empty.folder / "round-001").glob("*.json")} == {
+        *("manifest.json", "manifest-0001.json", "manifest-0002.json")
+    }
+    for one in (empty, *others):
+        assert one.names(1) == ["pairs", "scores-0001", "scores-0002"]
+        assert one.read_table(1, "scores-0002") == {"mean": [2.0]}
+
+
+def test_a_round_of_which_rank_0_wrote_nothing_is_a_round(empty: Journal) -> None:
+    Journal(empty.folder, writer=3).write_table(2, "scores", {"mean": [0.5]})
+    assert empty.rounds() == [2] and empty.has(2, "scores")
+
+
+def test_a_file_that_two_processes_claim_is_named(empty: Journal) -> None:
+    for one in (empty, Journal(empty.folder, writer=1)):
+        one.write_table(1, "pairs", {"prompt": [0]})
+    with pytest.raises(InputError, match=r"manifest-0001\.json names pairs\.parquet, and so does manifest\.json"):
+        empty.read_table(1, "pairs")
+
+
+def test_a_missing_file_of_another_process_is_named_with_its_manifest(empty: Journal) -> None:
+    Journal(empty.folder, writer=1).write_table(1, "scores", {"mean": [0.5]})
+    (empty.folder / "round-001" / "scores.parquet").unlink()
+    with pytest.raises(InputError, match=r"scores\.parquet is missing, and manifest-0001\.json beside it names it"):
+        empty.read_table(1, "scores")
+
+
+@pytest.mark.parametrize("name", ["round-x", "round-1", "round-001 (copy)", "round-٣"])
+def test_a_folder_that_is_no_round_is_named(journal: Journal, name: str) -> None:
+    (journal.folder / name).mkdir()
+    assert journal.rounds() == [1]  # nothing in it is finished, so it is not looked at
+    (journal.folder / name / "manifest.json").write_text('{"files": {}}')
+    with pytest.raises(InputError, match=r"is no round of this journal: its rounds are called round-001"):
+        journal.rounds()

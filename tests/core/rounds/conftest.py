@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
 from lab import Lab, pair_rows, write_rows
-
-GameLab = Callable[..., Lab]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lab import Lab
+from nashtune.cli.main import main
 from nashtune.journal.records import read_completions, read_pairs
 from nashtune.journal.store import Journal
 
@@ -98,12 +99,21 @@ def test_with_lora_snapshots_are_adapters_and_one_model_is_in_memory(game: Lab) 
     assert max(sizes.values()) < 40_000 and model < 40_000
 
 
-def test_a_round_without_a_pair_is_reported_and_the_game_goes_on(game: Lab) -> None:
+@pytest.mark.parametrize("pairing", ["best_worst", "tournament"])
+def test_a_game_without_any_pair_goes_through_and_is_no_result(
+    game: Lab, pairing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """An oracle that never sees a difference: every comparison is a tie."""
-    run = game.fit(*TWO, "--spec.oracle.rules", "[regex:never]", "--spec.pairing", "best_worst", spec="inpo")
+    run, silent = game.folder / "run", ("--spec.oracle.rules", "[regex:never]", "--spec.pairing", pairing)
+    assert main(["fit", "--spec", "inpo", "--config", str(game.run_file), "--run_dir", str(run), *TWO, *silent]) == 1
+    why = "no round gave anything to train on (dropped: 8 tie)"
+    assert f"failed: nothing was trained: {why}. The weights are the start model's, so no" in capsys.readouterr().err
     report = json.loads((run / "report.json").read_text())
     assert [one["pairs"] for one in report["rounds"]] == [0, 0]
     assert [one["dropped"] for one in report["rounds"]] == [{"tie": 4}, {"tie": 4}]
+    assert (report["steps"], report["untrained"]) == (0, why)
+    assert not (run / "export").exists()
+    assert not (run / "checkpoints").exists()
 
 
 def test_an_altered_journal_is_named(game: Lab, refused: Callable[..., str]) -> None:

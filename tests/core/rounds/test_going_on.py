@@ -80,7 +80,7 @@ def test_other_sampling_settings_get_answers_of_their_own(game: Lab) -> None:
         ("--data.prompts_per_round", "3", "data.prompts_per_round: None there, 3 here"),
         ("--seed_everything", "7", "seed_everything: 0 there, 7 here"),
         ("--trainer.precision", "bf16-mixed", "trainer.precision: 32-true there, bf16-mixed here"),
-        ("--data.batch_size", "2", "data.batch_size: 3 there, 2 here"),
+        ("--data.batch_size", "2", "3 rows of an optimiser step there, 2 here"),
     ],
 )
 def test_a_run_that_was_begun_with_something_else_is_refused(

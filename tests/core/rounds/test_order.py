@@ -32,14 +32,14 @@ def test_the_weight_of_a_row_is_one_over_its_window(size: int, batch: int, accum
     one = order(size, batch, accumulate)
     for first in range(0, len(one), accumulate):
         window = range(first, first + accumulate)
-        assert sum(len(one.rows(i)) / one.window_size(i) for i in window) == pytest.approx(1.0)
+        assert sum(len(one.rows(i)) / len(one.window(i)) for i in window) == pytest.approx(1.0)
         assert max(len(one.rows(i)) for i in window) <= batch
 
 
 def test_a_window_with_few_rows_has_empty_micro_batches() -> None:
     one = order(2, 4, 4, epochs=1)
     assert [len(one.rows(i)) for i in range(4)] == [1, 1, 0, 0]
-    assert [one.window_size(i) for i in range(4)] == [2, 2, 2, 2]
+    assert [len(one.window(i)) for i in range(4)] == [2, 2, 2, 2]
 
 
 def test_passes_are_shuffled_differently_and_repeatably() -> None:
@@ -47,3 +47,20 @@ def test_passes_are_shuffled_differently_and_repeatably() -> None:
     passes = [[row for i in range(10) for row in one.rows(10 * epoch + i)] for epoch in range(2)]
     assert passes[0] != passes[1]
     assert passes == [[row for i in range(10) for row in order(50, 5, 2).rows(10 * epoch + i)] for epoch in range(2)]
+
+
+@pytest.mark.parametrize(("accumulate", "ranks"), [(1, 4), (2, 2), (4, 1)])
+@pytest.mark.parametrize("size", [1, 3, 13, 40])
+def test_a_step_has_the_same_rows_however_they_are_divided(size: int, accumulate: int, ranks: int) -> None:
+    alone = order(size, 3, 4)
+    shares = [
+        WindowOrder(size=size, batch_size=3, accumulate=accumulate, epochs=2, seed=5, rank=rank, world_size=ranks)
+        for rank in range(ranks)
+    ]
+    assert {one.steps for one in shares} == {alone.steps} and {len(one) for one in shares} == {alone.steps * accumulate}
+    for step in range(alone.steps):
+        index = step * accumulate
+        held = [one.rows(index + place) for place in range(accumulate) for one in shares]
+        assert [row for rows in held for row in rows] == list(alone.window(4 * step))
+        assert max(map(len, held)) - min(map(len, held)) <= 1
+        assert held == [alone.rows(4 * step + place) for place in range(4)], "the same micro-batches, elsewhere"

@@ -136,5 +136,15 @@ def test_a_beta_that_is_no_tensor_is_named() -> None:
         def beta(self, batch: LossBatch) -> torch.Tensor:
             return 0.1  # type: ignore[return-value]  # what is tested
 
-    with pytest.raises(InputError, match=r"kl Number: beta\(\) returns a tensor.*3 rollouts, and gave float"):
+    with pytest.raises(InputError, match=r"kl Number: beta\(\) returns a tensor.*3 rows, and gave float"):
         prepare(rows(), Whole(), Number(), 1)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_beta_that_is_no_inverse_temperature_is_named(value: float) -> None:
+    class Odd(PerRollout):
+        def beta(self, batch: LossBatch) -> torch.Tensor:
+            return torch.tensor([0.1, value, 0.1])
+
+    with pytest.raises(InputError, match=rf"kl Odd: beta gave {value:g} in round 3; it must be > 0 and finite"):
+        prepare(rows(), Whole(), Odd(), 3)

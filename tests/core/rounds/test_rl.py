@@ -51,13 +51,14 @@ def test_the_journal_holds_rewards_and_log_probs_of_every_answer(game: Lab) -> N
     drawn, _ = read_completions(journal, 2, "policy", 0)
     scored = read_scores(journal, 2, 0)
     assert [(one.prompt, one.k) for one in scored] == [(one.prompt, one.k) for one in drawn]
-    measured = journal.read_tensors(2, "measured-000001")
+    measured = journal.read_tensors(2, "measured-000001-000000")
     tokens = sum(len(one.token_ids) for one in drawn)
     assert {name: len(values) for name, values in measured.items()} == {
         "old": tokens,
         "old_value": tokens,
         "old_value_end": len(drawn),
         "ref:ref": tokens,
+        "rows": len(drawn),
     }
 
 
@@ -160,7 +161,7 @@ def test_a_critic_may_start_as_the_reward_model_and_goes_on_with_the_run(game: L
     game.run_file.write_text(yaml.safe_dump(run_file))
     options = of_heads(heads)
     whole = game.fit(*options, spec="ppo", run="whole")
-    first = Journal(whole / "journal").read_tensors(1, "measured-000000")["old_value"]
+    first = Journal(whole / "journal").read_tensors(1, "measured-000000-000000")["old_value"]
     assert bool((first != 0).any()), "the reward model's scores, not zero"
     assert any(name.startswith("critic.model.") for name in weights(whole))
     game.fit(*options, "--trainer.max_steps", "3", spec="ppo", run="part")

@@ -28,7 +28,6 @@ from nashtune.journal.store import Journal
 from nashtune.models.policy import HFPolicy
 from nashtune.models.snapshots import SnapshotBank
 from nashtune.pairing.iid import IID
-from nashtune.rounds.table import PART
 from nashtune.spec.model import Spec
 from nashtune.spec.resolve import resolve
 from tabular import normalised
@@ -39,7 +38,7 @@ Pairs = NDArray[np.int64]
 VOCABULARY = ["a", "b", "c", "d", "</s>"]
 ANSWERS = ["a", "b", "c", "d", ""]  # what they decode to
 MATRIX = from_upper(np.where(np.random.default_rng(3).random((5, 5)) < 0.5, 0.1, 0.9))
-PROMPTS, COMPLETIONS = 120, 16  # of a round: 960 pairs before those of equal answers are dropped
+COMPLETIONS = 1920  # of the one prompt, in a round: 960 pairs before those of equal answers are dropped
 SEEDS = 100  # sampled tabular runs
 CONVERGED = 5e-4  # nats: how far AdamW's last step may be from the minimiser
 
@@ -103,7 +102,7 @@ def play(
 ) -> Callable[..., Played]:
     """Plays a spec for two rounds; every update takes full-batch steps until it stands at its minimiser."""
     monkeypatch.chdir(tmp_path)
-    write_rows(tmp_path / "train.jsonl", [{"prompt": "a"}] * (2 * PROMPTS))
+    write_rows(tmp_path / "train.jsonl", [{"prompt": "a"}])
     np.savetxt(tmp_path / "game.csv", MATRIX, delimiter=",", fmt="%.17g")
 
     def run(spec: str, *options: str) -> Played:
@@ -113,9 +112,10 @@ def play(
                 "train": "train.jsonl",
                 "template": "plain",
                 "max_length": 8,
-                "batch_size": PROMPTS * COMPLETIONS // 2,  # all pairs
+                "prompts_per_round": 1,
+                "batch_size": COMPLETIONS // 2,  # all pairs
             },
-            "trainer": {"accelerator": "cpu", "max_epochs": 130, "enable_progress_bar": False, "log_every_n_steps": 50},
+            "trainer": {"accelerator": "cpu", "max_epochs": 160, "enable_progress_bar": False, "log_every_n_steps": 50},
             "spec": {
                 "schedule": {"rounds": 2},
                 "oracle": {"name": "matrix", "game": "game.csv", "answers": ANSWERS},
@@ -146,9 +146,8 @@ def snapshots(run: Path, policy: HFPolicy) -> dict[str, Array]:
 
 def pairs_of(journal: Journal, round: int) -> Pairs:
     token = {}
-    for part in range(-(-PROMPTS // PART)):
-        for one in read_completions(journal, round, "policy", part)[0]:
-            (token[one.prompt, one.k],) = one.token_ids
+    for one in read_completions(journal, round, "policy", part=0)[0]:
+        (token[one.prompt, one.k],) = one.token_ids
     rows, _ = read_pairs(journal, round)
     return np.array([(token[prompt, pair.chosen], token[prompt, pair.rejected]) for prompt, pair in rows])
 
@@ -244,4 +243,4 @@ def test_both_runners_come_to_the_same_policies(play: Callable[..., Played], met
 
 
 def sampled_pairs(game: Game, seed: int) -> SampledPairs:
-    return SampledPairs([game], IID(), pairs=PROMPTS * COMPLETIONS // 2, completions=COMPLETIONS, seed=seed)
+    return SampledPairs([game], IID(), pairs=COMPLETIONS // 2, completions=COMPLETIONS, seed=seed)

@@ -64,7 +64,7 @@ class Run:
 
     def anchor(self, round: int, name: str, sequences: Sequences) -> Tensor:
         """Sums of log-probs in the journal (N,)."""
-        entries = from_tensors(self.journal.read_tensors(round, f"anchor-{name}"))
+        entries = from_tensors(self.journal.read_tensors(round, f"anchor-{name}-000000"))
         found = [entries[digest] for digest in digests(completion_batch(sequences))]
         assert [length for _, length in found] == [len(completion) for _, completion in sequences]
         assert len(entries) == len(set(digests(completion_batch(sequences))))  # and no others
@@ -156,7 +156,12 @@ def test_anchors_have_the_log_probs_of_the_snapshots_that_the_method_names(
     play: Callable[..., Run], spec: str, anchors: dict[tuple[int, str], dict[str, float]], kind: str
 ) -> None:
     run = play(spec, kind)
-    written = {(t, name.removeprefix("anchor-")) for t in (1, 2) for name in run.journal.names(t) if "anchor" in name}
+    written = {
+        (t, name.removeprefix("anchor-").removesuffix("-000000"))
+        for t in (1, 2)
+        for name in run.journal.names(t)
+        if "anchor" in name
+    }
     assert written == anchors.keys()
     for (round, name), snapshots in anchors.items():
         sequences = run.paired(round)
