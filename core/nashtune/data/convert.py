@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from nashtune.data.columns import KNOWN, likeness
 from nashtune.data.messages import RowError
-from nashtune.data.parse import KNOWN, Example, Pair, Ranked, likeness, parse_margin
+from nashtune.data.parse import Example, Pair, Ranked, parse_margin
 
 if TYPE_CHECKING:
     from nashtune.data.rows import RowSet

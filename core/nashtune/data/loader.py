@@ -6,6 +6,7 @@ when its iterator is made, and there is nothing here for worker processes to do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -45,7 +46,8 @@ class RowLoader:
 
     def load(self, epoch: int, index: int) -> TokenBatch:
         """One micro-batch."""
-        return self.collate([(row, self.rows[row]) for row in self.order.batch(epoch, index)])
+        rows = self.order.batch(epoch, index) or self.order.borrowed(epoch, index)
+        return self.collate([(row, self.rows[row]) for row in rows])
 
 
 class TrainLoader(RowLoader):
@@ -56,6 +58,9 @@ class TrainLoader(RowLoader):
     ahead of what was trained on. Epochs are counted here: Lightning's count is one too many after a resume from a
     checkpoint that was saved at an epoch's end under `max_steps`.
 
+    Another number of ranks, or of micro-batches in a step, goes on at the same row as long as every optimiser step has
+    the same rows.
+
     Args:
         rows: The tokenised rows.
         order: Which of them go into which micro-batch.
@@ -63,6 +68,9 @@ class TrainLoader(RowLoader):
         fingerprint: Of the data; a state is only valid for the same data.
         processed: The trainer's number of processed batches since the run began, over all epochs.
         per_epoch: Micro-batches that the trainer takes from an epoch (`trainer.limit_train_batches`).
+        accumulate: Micro-batches of an optimiser step.
+        compares_rows: Whether the loss or the KL controller compares the rows of a micro-batch, so that another
+            division of a step into micro-batches would be another objective.
     """
 
     def __init__(
@@ -74,11 +82,15 @@ class TrainLoader(RowLoader):
         fingerprint: str,
         processed: Callable[[], int],
         per_epoch: int,
+        accumulate: int = 1,
+        compares_rows: bool = False,
     ) -> None:
         super().__init__(rows, order, collate)
         self._fingerprint = fingerprint
         self._processed = processed
         self._per_epoch = per_epoch
+        self._accumulate = accumulate
+        self._compares_rows = compares_rows
         self._start = (0, 0)  # epoch and micro-batch where the next pass begins
         self._pass: tuple[int, int, int] | None = None  # epoch, first micro-batch, the trainer's count at its start
 
@@ -102,14 +114,28 @@ class TrainLoader(RowLoader):
         index = first + self._processed() - before
         return (epoch, index) if index < self._per_epoch else (epoch + 1, 0)
 
+    def passed(self, began: bool) -> tuple[int, int]:
+        """Micro-batches of the epoch in progress and of the whole run that were processed, as this run counts them.
+
+        Args:
+            began: Whether a micro-batch was processed at all: an epoch that has just ended is not over for Lightning.
+        """
+        epoch, index = self.position()
+        ended = began and index == 0
+        return self._per_epoch if ended else index, epoch * self._per_epoch + index
+
     def _identity(self) -> dict[str, Any]:
         order = self.order
+        block = order.batch_size * order.world_size
         return {
             "fingerprint": self._fingerprint,
             "rows": order.size,
             "seed": order.seed,
             "shuffle": order.shuffle,
-            "global_batch_size": order.batch_size * order.world_size,
+            "step_rows": block * self._accumulate,
+            "global_batch_size": block,
+            "epoch_rows": order.start(self._per_epoch),
+            "epoch_steps": math.ceil(self._per_epoch / self._accumulate),
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -121,31 +147,48 @@ class TrainLoader(RowLoader):
         """Go on where the state says.
 
         Raises:
-            InputError: the state belongs to other data, another seed or another global batch size.
+            InputError: the state belongs to other data, another seed, or steps with other rows.
         """
-        check_same_data(state, self._identity())
+        now = self._identity()
+        whole, rest = divmod(int(state["step_rows"]), int(now["global_batch_size"]))
+        advice = f"; --trainer.accumulate_grad_batches {whole} makes it {state['step_rows']}" if not rest else ""
+        own = now if self._compares_rows else {**now, "global_batch_size": state["global_batch_size"]}
+        check_same_data(state, own, advice)
         self._start = (int(state["epoch"]), self.order.index_at(int(state["samples"])))
         self._pass = None
 
 
-def check_same_data(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+ADVICE = {
+    "rows": "data.train: the checkpoint was made with {saved} rows, these are {now}",
+    "fingerprint": "data.train: the checkpoint was made with other training data (other rows, tokenizer, template, "
+    "max_length or labels)",
+    "seed": "seed_everything: the checkpoint was made with seed {saved}, this run has {now}",
+    "shuffle": "trainer.overfit_batches: the checkpoint was made with shuffle {saved}, this run has {now}",
+    "step_rows": "trainer.accumulate_grad_batches: the checkpoint was made with {saved} rows per optimiser step "
+    "(data.batch_size x trainer.accumulate_grad_batches x devices x nodes), this run has {now}{advice}",
+    "global_batch_size": "data.batch_size: the checkpoint was made with {saved} rows per micro-batch on all ranks "
+    "(batch_size times devices), this run has {now}, and the method compares the rows of a micro-batch",
+    "epoch_rows": "trainer.limit_train_batches: the checkpoint was made with {saved} rows an epoch, this run has {now}",
+    "epoch_steps": "trainer.devices: the checkpoint was made with {saved} optimiser steps an epoch, and so many ranks "
+    "would take {now}, because the last rows of an epoch are too few for all of them",
+}
+"""What a loader's state depends on -> what to say where it differs."""
+
+
+def check_same_data(saved: Mapping[str, Any], now: Mapping[str, Any], advice: str = "") -> None:
     """Refuse to go on with other data or in another order.
+
+    Args:
+        saved: What the checkpoint belongs to.
+        now: What this run is.
+        advice: What to say of other rows in a step, where they can be the same.
 
     Raises:
         InputError: saying what differs and what to do.
     """
-    advice = {
-        "rows": "data.train: the checkpoint was made with {saved} rows, these are {now}",
-        "fingerprint": "data.train: the checkpoint was made with other training data (other rows, tokenizer, template, "
-        "max_length or labels)",
-        "seed": "seed_everything: the checkpoint was made with seed {saved}, this run has {now}",
-        "shuffle": "trainer.overfit_batches: the checkpoint was made with shuffle {saved}, this run has {now}",
-        "global_batch_size": "data.batch_size: the checkpoint was made with {saved} rows per micro-batch on all ranks "
-        "(batch_size times devices), this run has {now}",
-    }
-    for name, text in advice.items():
-        if name in saved and saved[name] != now[name]:
+    for name, text in ADVICE.items():
+        if saved[name] != now[name]:
             raise InputError(
-                f"{text.format(saved=saved[name], now=now[name])}; give what the checkpoint was made with, or start a "
-                "new run without --ckpt_path"
+                f"{text.format(saved=saved[name], now=now[name], advice=advice)}; give what the checkpoint was made "
+                "with, or start a new run without --ckpt_path"
             )

@@ -30,6 +30,10 @@ class RowError(ValueError):
     """What is wrong with a row; the loader adds where."""
 
 
+class NoPrompt(RowError):
+    """A row without the prompt that it needs."""
+
+
 def parse_prompt(value: Any) -> Prompt:
     """A prompt: a text, or messages that end with somebody else than the assistant.
 
@@ -65,7 +69,7 @@ def parse_completion(value: Any, column: str, prompt: Prompt | None) -> tuple[Pr
     """
     if isinstance(value, str):
         if prompt is None:
-            raise RowError(
+            raise NoPrompt(
                 f"no 'prompt', and '{column}' is a text; add 'prompt', or give conversations that begin with it"
             )
         return prompt, _not_empty(value, column)
@@ -75,7 +79,7 @@ def parse_completion(value: Any, column: str, prompt: Prompt | None) -> tuple[Pr
     text = _not_empty(answer.content, column)
     if not before:
         if prompt is None:
-            raise RowError(f"no 'prompt', and '{column}' has only the answer; add 'prompt'")
+            raise NoPrompt(f"no 'prompt', and '{column}' has only the answer; add 'prompt'")
         return prompt, text
     given = parse_prompt([message._asdict() for message in before])
     if prompt is not None and not _same(prompt, before):
@@ -105,7 +109,8 @@ def parse_messages(value: Any, column: str) -> tuple[Message, ...]:
         RowError: anything else, an unknown role, or further keys that would not be read.
     """
     if not isinstance(value, list | tuple):
-        raise RowError(f"'{column}' must be a text or a list of messages, found {shown(value)}")
+        one = "; put the message into a list" if isinstance(value, dict) and "content" in value else ""
+        raise RowError(f"'{column}' must be a text or a list of messages, found {shown(value)}{one}")
     if not value:
         raise RowError(f"'{column}' is an empty list; it must be a text or at least one message")
     return tuple(_message(item, f"message {i} of '{column}'") for i, item in enumerate(value, start=1))
@@ -122,13 +127,17 @@ def _message(item: Any, what: str) -> Message:
         )
     if extra := keys - {"role", "content"}:
         raise RowError(
-            f"{what} has {', '.join(sorted(extra))}, which is not read; only role and content are. Remove it"
+            f"{what} has {', '.join(map(repr, sorted(extra)))}, which is not read; only role and content are. Remove it"
         )
     role, content = item["role"], item["content"]
     if role not in ROLES:
         raise RowError(f"{what} has the role {shown(role)}{nearest(str(role), ROLES)}")
     if not isinstance(content, str):
-        raise RowError(f"the content of {what} must be a text, found {shown(content)}")
+        parts = isinstance(content, list) and all(isinstance(part, dict) for part in content)
+        hint = (
+            "; parts are not read: join their texts into one, and leave out rows with images or sound" if parts else ""
+        )
+        raise RowError(f"the content of {what} must be a text, found {shown(content)}{hint}")
     return Message(role, content)
 
 

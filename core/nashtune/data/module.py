@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import Any, Literal, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
-from nashtune.data.apart import ApartEncoder
 from nashtune.data.collate import CollateExamples, collate_pairs, collate_ranked
-from nashtune.data.comparisons import ComparisonEncoder, Questions
-from nashtune.data.conversations import Conversations
 from nashtune.data.lengths import Limits, Overflow
 from nashtune.data.loader import Collate, RowLoader, TrainLoader
-from nashtune.data.order import BatchOrder
-from nashtune.data.prompt_tokens import tokenise_prompts
-from nashtune.data.prompts import PromptRow, read_prompts
+from nashtune.data.micro_batches import MicroBatches
+from nashtune.data.prompts import PromptRow
 from nashtune.data.report import TokenisationReport
-from nashtune.data.row_cache import kept_rows, tokenizer_digest
 from nashtune.data.row_file import TokenRows
-from nashtune.data.rows import Labels, RankedPairs, RowSet, stream_rows
+from nashtune.data.rows import Labels, RankedPairs
 from nashtune.data.serve import DataKind, refusals
-from nashtune.data.sources import source_digest, source_format
-from nashtune.data.template import TemplateName, make_template
-from nashtune.data.tokenise import RowEncoder, TokenRow, tokenise
-from nashtune.data.whole import WholeEncoder
+from nashtune.data.split_reader import SplitReader
+from nashtune.data.template import TemplateName
+from nashtune.data.tokenise import TokenRow
 from nashtune.errors import InputError
-from nashtune.interfaces.batch import RowKind
-from nashtune.terminal import with_bar
 
 
 class PreferenceData(LightningDataModule):
@@ -50,7 +41,8 @@ class PreferenceData(LightningDataModule):
         eval_batch_size: The same for held-out rows; as batch_size when absent.
         batch_tokens: Most tokens of one forward and backward pass on a device, counted as the engine computes them; a
             batch with more is computed in several passes of rows alike in length, and the objective stays the mean over
-            the batch's rows. Without it 512 on a CPU, 16384 on an accelerator. A longer row is a pass of its own.
+            the batch's rows. Without it 16384 on an accelerator, and 512 to 2048 on a CPU, fewer for a larger model. A
+            longer row is a pass of its own.
         max_length: Longest prompt and completion together, in tokens; in a game, prompt and sampler.max_new_tokens.
         max_prompt_length: Longest prompt, in tokens.
         overflow: What to do with longer rows: stop, leave them out, or keep only the end of the prompt. Completions
@@ -96,14 +88,10 @@ class PreferenceData(LightningDataModule):
         self.tokenizer: Any = None
         self.reports: dict[str, TokenisationReport] = {}
         self._rows: dict[str, TokenRows] = {}
-        self._tokenizer_digest: str | None = None
         self._prompts: dict[str, list[PromptRow]] = {}
         self._train_loader: TrainLoader | None = None
-        self._kind: DataKind = "pairs"
-        self._seed = 0
-        self._completion_room = 0
-        self._reads: Literal["logprobs", "scores"] = "logprobs"
-        self._uses_margin = False
+        self._reader: SplitReader  # these two are made by `bind`
+        self._micro_batches: MicroBatches
 
     def bind(
         self,
@@ -152,13 +140,36 @@ class PreferenceData(LightningDataModule):
             completion_room=completion_room,
         ):
             raise InputError(f"{option}: {problem}")
-        make_template(self.template, tokenizer)
-        if rows == "comparisons":
-            self._questions(tokenizer)
+        reader = SplitReader(
+            tokenizer=tokenizer,
+            kind=rows,
+            reads=reads,
+            uses_margin=uses_margin,
+            completion_room=completion_room,
+            template=self.template,
+            limits=self.limits,
+            labels=self.labels,
+            ranked_pairs=self.ranked_pairs,
+            limit=self.limit,
+        )
         if self.tokenizer is not None:  # bound again, perhaps to another tokenizer: nothing read before counts
             self.reports, self._rows, self._prompts = {}, {}, {}
-        self.tokenizer, self._kind, self._seed, self._tokenizer_digest = tokenizer, rows, seed, None
-        self._completion_room, self._reads, self._uses_margin = completion_room, reads, uses_margin
+        self.tokenizer, self._reader = tokenizer, reader
+        self._micro_batches = MicroBatches(
+            collate=self._collate(rows),
+            least=2 if rows == "examples" else 1,
+            batch_size=self.batch_size,
+            eval_batch_size=self.eval_batch_size,
+            seed=seed,
+            compares_rows=compares_rows,
+        )
+
+    def _collate(self, rows: DataKind) -> Collate:
+        if rows in ("pairs", "comparisons"):
+            return collate_pairs
+        if rows == "ranked":
+            return collate_ranked
+        return CollateExamples(self.limits.whole, self.tokenizer.bos_token_id)
 
     def setup(self, stage: str) -> None:
         """Read, check and tokenise the splits of a stage ("fit", "validate", "test" or "predict"), once.
@@ -190,122 +201,34 @@ class PreferenceData(LightningDataModule):
     def _read(self, split: str) -> None:
         source = self.sources[split]
         assert source is not None and self.tokenizer is not None, "bind() comes before setup()"
-        template = make_template(self.template, self.tokenizer)
-        if self._kind == "prompts":
-            asked = read_prompts(source, self.limit)
-            self._prompts[split], self.reports[split] = tokenise_prompts(
-                asked, template, self.limits, completion_room=self._completion_room, split=split
-            )
-            return
-        encoder, settings = self._encoder(), self._settings(source)
-
-        def make(keep: Callable[[Sequence[TokenRow]], Any]) -> TokenisationReport:
-            found = RowSet(source=source, kind=cast(RowKind, self._kind))
-            rows = stream_rows(found, self.labels, self.ranked_pairs, self.limit, uses_margin=self._uses_margin)
-            return tokenise(with_bar(rows, f"data.{split} becomes tokens"), found, encoder, keep, split=split)
-
-        self._rows[split], self.reports[split] = kept_rows(settings, source, split, make)
-
-    def _encoder(self) -> RowEncoder:
-        soft = self.labels == "soft"
-        if self._reads == "scores":
-            texts = Conversations(self.tokenizer, self.template, "the policy", "data.template", ends_at_eos=True)
-            return WholeEncoder(texts, self.limits, soft=soft)
-        if self._kind == "comparisons":
-            return ComparisonEncoder(self._questions(self.tokenizer), self.limits, soft=soft)
-        return ApartEncoder(make_template(self.template, self.tokenizer), self.limits, soft=soft)
-
-    def _settings(self, source: str) -> dict[str, Any]:
-        """Everything that the token rows of a source depend on."""
-        if self._tokenizer_digest is None:
-            self._tokenizer_digest = tokenizer_digest(self.tokenizer)
-        return {
-            "source": source_digest(source),
-            "format": source_format(source),
-            "tokenizer": self._tokenizer_digest,
-            "template": self.template,
-            "limits": asdict(self.limits),
-            "labels": self.labels,
-            "ranked_pairs": self.ranked_pairs,
-            "limit": self.limit,
-            "kind": self._kind,
-            "reads": self._reads,
-            "uses_margin": self._uses_margin,
-        }
-
-    def _questions(self, tokenizer: Any) -> Questions:
-        return Questions(tokenizer, self.template, option="policy.path")
+        if self._reader.kind == "prompts":
+            self._prompts[split], self.reports[split] = self._reader.prompts(source, split)
+        else:
+            self._rows[split], self.reports[split] = self._reader.rows(source, split)
 
     def train_dataloader(self) -> TrainLoader:
         """Shuffled micro-batches of this rank, resumable in the middle of an epoch; one loader for the whole run."""
         trainer = self.trainer
         assert trainer is not None, "a training loader counts by its trainer's progress"
         if self._train_loader is None:
-            progress: Any = trainer.fit_loop.epoch_loop.batch_progress
-            order = self._order("train", trainer.world_size)
-            self._train_loader = TrainLoader(
-                self._rows["train"],
-                order,
-                self._collate(),
-                fingerprint=self.fingerprint("train"),
-                processed=lambda: progress.total.processed,
-                per_epoch=self._per_epoch(order),
-            )
+            self._train_loader = self._micro_batches.train(self._rows["train"], trainer, self.fingerprint("train"))
         return self._train_loader
 
     def val_dataloader(self) -> RowLoader:
         """The validation rows in their own order."""
-        return self._held_out("validation")
+        return self._micro_batches.held_out(self._rows["validation"], self.trainer)
 
     def test_dataloader(self) -> RowLoader:
         """The test rows in their own order."""
-        return self._held_out("test")
+        return self._micro_batches.held_out(self._rows["test"], self.trainer)
 
     def predict_dataloader(self) -> RowLoader:
         """The test rows, or the validation rows where there is no test split."""
-        return self._held_out(self._splits("predict")[0])
+        return self._micro_batches.held_out(self._rows[self._splits("predict")[0]], self.trainer)
 
     def every_row(self, split: str) -> RowLoader:
         """All rows of a split, in order, on every rank: for what is computed once per row before training."""
-        order = BatchOrder(
-            size=len(self._rows[split]), batch_size=self.eval_batch_size, shuffle=False, least=self._least
-        )
-        return RowLoader(self._rows[split], order, self._collate())
-
-    def _held_out(self, split: str) -> RowLoader:
-        world = self.trainer.world_size if self.trainer is not None else 1
-        return RowLoader(self._rows[split], self._order(split, world), self._collate())
-
-    def _collate(self) -> Collate:
-        if self._kind in ("pairs", "comparisons"):
-            return collate_pairs
-        if self._kind == "ranked":
-            return collate_ranked
-        return CollateExamples(self.limits.whole, self.tokenizer.bos_token_id)
-
-    @property
-    def _least(self) -> int:
-        return 2 if self._kind == "examples" else 1
-
-    def _order(self, split: str, world_size: int) -> BatchOrder:
-        trainer: Any = self.trainer
-        training = split == "train"
-        return BatchOrder(
-            size=len(self._rows[split]),
-            batch_size=self.batch_size if training else self.eval_batch_size,
-            seed=self._seed,
-            shuffle=training and not (trainer is not None and trainer.overfit_batches > 0),
-            rank=trainer.global_rank if trainer is not None else 0,
-            world_size=world_size,
-            least=self._least,
-        )
-
-    def _per_epoch(self, order: BatchOrder) -> int:
-        """Micro-batches that the trainer takes from an epoch."""
-        limit = self.trainer.limit_train_batches if self.trainer is not None else None
-        if limit is None:
-            return len(order)
-        return min(limit, len(order)) if isinstance(limit, int) else int(len(order) * limit)
+        return self._micro_batches.every(self._rows[split])
 
     def steps_per_epoch(self, accumulate: int, world_size: int) -> int:
         """Optimiser steps of an epoch.
@@ -314,21 +237,20 @@ class PreferenceData(LightningDataModule):
             accumulate: Micro-batches per optimiser step.
             world_size: Data-parallel ranks.
         """
-        return math.ceil(self._per_epoch(self._order("train", world_size)) / accumulate)
+        return self._micro_batches.steps_per_epoch(self._rows["train"], self.trainer, accumulate, world_size)
 
-    def window_size(self, batch_idx: int, accumulate: int) -> int:
+    def window_size(self, batch_idx: int, accumulate: int) -> float:
         """Pairs or examples, on all ranks, of the optimiser step that a micro-batch belongs to.
 
-        The last step of an epoch may have fewer micro-batches, and its last micro-batch fewer rows: dividing the
-        summed loss by this number gives the mean over the step's true number of pairs.
+        Infinite where this rank's micro-batch is empty and its row is borrowed. The last step of an epoch may have
+        fewer micro-batches, and its last micro-batch fewer rows: dividing the summed loss by this number gives the mean
+        over the step's true number of pairs.
 
         Args:
             batch_idx: Index of the micro-batch in its epoch.
             accumulate: Micro-batches per optimiser step.
         """
-        order = self._order("train", self.trainer.world_size if self.trainer is not None else 1)
-        first = batch_idx - batch_idx % accumulate
-        return order.rows_between(first, min(first + accumulate, self._per_epoch(order)))
+        return self._micro_batches.window_size(self._rows["train"], self.trainer, batch_idx, accumulate)
 
     def fingerprint(self, split: str) -> str:
         """sha256 of a split's token ids and labels; in a game, of its prompts."""
@@ -336,7 +258,9 @@ class PreferenceData(LightningDataModule):
 
     def where(self, split: str, row: int) -> str:
         """`file:line` of a row of a batch; in a game, of a prompt."""
-        rows: Sequence[TokenRow | PromptRow] = self.prompts(split) if self._kind == "prompts" else self._rows[split]
+        rows: Sequence[TokenRow | PromptRow] = (
+            self.prompts(split) if self._reader.kind == "prompts" else self._rows[split]
+        )
         return rows[row].where
 
     def prompts(self, split: str) -> list[PromptRow]:
@@ -348,7 +272,7 @@ class PreferenceData(LightningDataModule):
 
         None either where prompts are not apart from completions, which a reward model does not write.
         """
-        if self._reads == "scores":
+        if self._reader.reads == "scores":
             return []
         held_out: Sequence[TokenRow | PromptRow] = self._prompts.get("validation") or self._rows.get("validation") or ()
         prompts: dict[tuple[int, ...], str] = {}
@@ -381,8 +305,7 @@ class PreferenceData(LightningDataModule):
             loader.load_state_dict(state_dict["train_loader"])
             if loader.position()[1] % trainer.accumulate_grad_batches:
                 raise InputError(
-                    "--ckpt_path: the checkpoint was saved between two micro-batches of one optimiser step, "
-                    "whose gradients "
-                    f"are lost (trainer.accumulate_grad_batches {trainer.accumulate_grad_batches}); go on from an "
-                    "earlier one"
+                    "--ckpt_path: the checkpoint was saved between two micro-batches of one optimiser step, whose "
+                    f"gradients are lost (trainer.accumulate_grad_batches {trainer.accumulate_grad_batches}); go on "
+                    "from an earlier one"
                 )

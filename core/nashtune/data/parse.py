@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nashtune.data.messages import Prompt, RowError, parse_completion, parse_prompt, shown
-
-PREFERENCE = ("prompt", "chosen", "rejected", "p_chosen", "margin")
-UNPAIRED = ("prompt", "completion", "label")
-RANKED = ("prompt", "responses", "scores")
-RESPONSE = ("text", "score", "win_rate")
-COLUMNS = {"preference": PREFERENCE, "unpaired": UNPAIRED, "ranked": RANKED}
-KNOWN = {name for names in COLUMNS.values() for name in names}
-NEEDED = {"preference": {"chosen", "rejected"}, "unpaired": {"completion", "label"}, "ranked": {"responses"}}
-CLOSE = 0.8  # likeness above which a column counts as a misspelt one; 'chosen_model' and 'chosen' are at 0.67
+from nashtune.data.columns import misspelt, row_format, why_no_prompt
+from nashtune.data.messages import NoPrompt, Prompt, RowError, parse_completion, parse_prompt, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,53 +80,19 @@ def parse_row(data: Mapping[str, Any], where: str) -> Pair | Example | Ranked:
     """
     row = {name: value for name, value in data.items() if value is not None}
     form = row_format(row)
-    if form == "preference":
-        return _preference(row, where)
-    return _unpaired(row, where) if form == "unpaired" else _ranked(row, where)
-
-
-def row_format(row: Mapping[str, Any]) -> str:
-    """'preference', 'unpaired' or 'ranked', by the columns that only one of them has.
-
-    Raises:
-        RowError: the columns fit none of them, or several.
-    """
-    whole = [form for form, names in NEEDED.items() if names <= row.keys()]
-    if (
-        len(whole) == 1
-    ):  # a further format's column, such as a label beside chosen and rejected, is one that is not used
-        return whole[0]
-    own = {form: set(names) - {"prompt"} for form, names in COLUMNS.items()}
-    fits = [form for form, names in own.items() if names & row.keys()]
-    if len(fits) > 1:
-        mixed = ", ".join(sorted(set().union(*(own[form] & row.keys() for form in fits))))
-        raise RowError(f"the columns {mixed} belong to different formats ({' and '.join(fits)}); keep one format's")
-    if fits:
-        return fits[0]
-    wanted = "; ".join(f"{form}: {', '.join(names)}" for form, names in COLUMNS.items())
-    found = ", ".join(sorted(row)) or "nothing"
-    raise RowError(f"no known columns, found {found}{misspelt(row, set().union(*own.values()))} ({wanted})")
-
-
-def likeness(name: str, known: Iterable[str]) -> str | None:
-    """The known column that `name` is a misspelling of, if any."""
-    match = difflib.get_close_matches(name.lower(), sorted(known), n=1, cutoff=CLOSE)
-    return match[0] if match else None
-
-
-def misspelt(row: Mapping[str, Any], wanted: Iterable[str]) -> str:
-    """The end of a message where a column of the row looks like one of those that are wanted; else ""."""
-    missing = set(wanted) - row.keys()
-    for name in row:
-        if name not in KNOWN and (match := likeness(name, missing)):
-            return f"; did you mean '{match}' by '{name}'? Rename the column"
-    return ""
+    try:
+        if form == "preference":
+            return _preference(row, where)
+        return _unpaired(row, where) if form == "unpaired" else _ranked(row, where)
+    except NoPrompt as error:
+        raise RowError(f"{error}{why_no_prompt(data)}") from None
 
 
 def _need(row: Mapping[str, Any], column: str, form: str) -> Any:
     if column not in row:
         found = ", ".join(sorted(row)) or "nothing"
-        raise RowError(f"no '{column}' in this {form} row, found {found}{misspelt(row, (column,))}")
+        error = NoPrompt if column == "prompt" else RowError
+        raise error(f"no '{column}' in this {form} row, found {found}{misspelt(row, (column,))}")
     return row[column]
 
 

@@ -7,13 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-CPU_TOKENS = 512
-"""Positions of a pass on a CPU where a run says nothing: its matrix products gain little from more rows, and
-activations stay small. SmolLM2-135M trains at 0.9 times the speed of passes of 1,024 positions, with 0.2 GiB less."""
+CPU_TOKENS, MOST_CPU_TOKENS = 512, 2048
+"""Least and greatest size of a pass on a CPU where a run says nothing, in positions. Each pass adds a gradient of
+every weight to the others, so larger ones are faster: a step of a Llama of 30M parameters takes in one pass of 1,750
+positions 0.8 of the time of four passes. What they keep in memory is what limits them."""
+CPU_BYTES = 512 * 2**20
+"""Of what is kept of a pass from forward to backward on a CPU, about; a large model has at least `CPU_TOKENS` all the
+same."""
 ACCELERATOR_TOKENS = 16384
 LEAST_OF_LONGEST = 0.8
 """Where an engine pads: least length of a row, as a share of the longest in its pass. A pass costs little, padding
 much."""
+
+
+def cpu_tokens(*, layers: int, hidden: int, intermediate: int) -> int:
+    """Positions of a pass on a CPU, from a decoder's sizes.
+
+    A layer keeps some 8 numbers of the residual stream's width and 4 of the MLP's for each position, taken for float32:
+    the precision of a run does not change its passes.
+
+    Args:
+        layers: Of the decoder.
+        hidden: Width of the residual stream.
+        intermediate: Width of the MLP.
+    """
+    each = 4 * layers * (8 * hidden + 4 * intermediate)
+    return min(MOST_CPU_TOKENS, max(CPU_TOKENS, CPU_BYTES // each))
 
 
 def fill_passes(cost: Sequence[int], budget: int, *, pads: bool, group: Sequence[int] | None = None) -> list[list[int]]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def tokenise_prompts(
     found: PromptSet, template: Template, limits: Limits, *, completion_room: int, split: str = "train"
 ) -> tuple[list[PromptRow], TokenisationReport]:
-    """Token ids of every prompt that fits.
+    """Token ids of every prompt that fits, each once: prompts may differ as texts, and not for the model.
 
     Args:
         found: Checked prompts.
@@ -38,7 +38,11 @@ def tokenise_prompts(
     """
     rows, special = _encode(found, template)
     words = f"{completion_room} completion tokens (sampler.max_new_tokens)"
-    kept, counts = fit_rows([(row, completion_room, words) for row in rows], limits, template.tokenizer.bos_token_id)
+    fitting, counts = fit_rows([(row, completion_room, words) for row in rows], limits, template.tokenizer.bos_token_id)
+    different: dict[tuple[int, ...], PromptRow] = {}
+    for row in fitting:
+        different.setdefault(row.prompt_ids, row)
+    kept, alike = list(different.values()), len(fitting) - len(different)
     if not kept:
         raise InputError(
             f"{found.source}: none of the {len(rows)} prompts fits data.max_length {limits.max_length} with {words}; "
@@ -48,12 +52,12 @@ def tokenise_prompts(
         split=split,
         source=found.source,
         kind="prompts",
-        read=len(found.rows),
+        read=found.read,
         used=len(kept),
         dropped_overflow=counts["overflow"],
         dropped_completion=counts["completion"],
         truncated=counts["truncated"],
-        duplicates=found.duplicates,
+        duplicates=found.duplicates + alike,
         special_text=special,
         eos_written=0,
         trimmed=0,
@@ -63,7 +67,10 @@ def tokenise_prompts(
         prompt_start=str(template.tokenizer.decode(list(kept[0].prompt_ids[:FEW]))),
         completion_end=None,
         fingerprint=prompt_fingerprint(kept),
-        notes=tuple(found.notes()),
+        notes=(
+            *found.notes(),
+            *([f"prompts that are the same tokens as an earlier one, and left out: {alike}"] if alike else []),
+        ),
     )
 
 

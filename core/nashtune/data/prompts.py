@@ -9,8 +9,8 @@ from itertools import islice
 from typing import Any
 
 from nashtune.data.bad import refuse_rows
+from nashtune.data.columns import misspelt, not_used, why_no_prompt
 from nashtune.data.messages import Prompt, RowError, parse_completion, parse_prompt
-from nashtune.data.parse import misspelt
 from nashtune.data.sources import read_source
 from nashtune.errors import InputError
 from nashtune.interfaces.oracle import Prompt as OraclePrompt
@@ -41,9 +41,9 @@ class PromptSet:
 
     Args:
         source: As it was asked for.
-        rows: (prompt, `file:line`), in the source's order.
+        rows: Different prompts, (prompt, `file:line`) of the first row that has it, in the source's order.
         unused: Columns that nothing reads, with the number of rows that have them.
-        duplicates: Prompts that repeat an earlier one exactly.
+        duplicates: Rows whose prompt an earlier one has; they are not in `rows`.
     """
 
     source: str
@@ -51,19 +51,33 @@ class PromptSet:
     unused: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
 
+    @property
+    def read(self) -> int:
+        """Rows of the source, repeated prompts among them."""
+        return len(self.rows) + self.duplicates
+
     def notes(self) -> list[str]:
         """What a user should know about these rows, in sentences."""
         notes = []
         if self.unused:
-            columns = ", ".join(f"{name} ({n})" for name, n in sorted(self.unused.items()))
-            notes.append(f"columns not used: {columns}; a game reads prompts and draws its own completions")
+            columns = not_used(self.unused, self.read)
+            notes.append(f"{columns}; a game reads prompts and draws its own completions")
         if self.duplicates:
-            notes.append(f"{self.duplicates} rows repeat an earlier prompt exactly; they count twice")
+            notes.append(repeated(self.duplicates))
         return notes
 
 
+def repeated(rows: int) -> str:
+    """What is said of so many rows whose prompt an earlier row has."""
+    return f"{rows} row{'s repeat' if rows > 1 else ' repeats'} an earlier prompt: a game has each prompt once"
+
+
 def read_prompts(source: str, limit: int | None = None) -> PromptSet:
-    """Read the prompt of every row of a source.
+    """Read the prompt of every row of a source, each prompt once.
+
+    Preference data repeat a prompt for every pair of its answers. How many pairs there are says nothing of a game,
+    which draws answers of its own: a prompt that came in as often as that would fill rounds, and held-out comparisons
+    would count one prompt as many.
 
     Args:
         source: What `read_source` takes; rows of any format, or with nothing but `prompt`.
@@ -74,6 +88,7 @@ def read_prompts(source: str, limit: int | None = None) -> PromptSet:
     """
     found = PromptSet(source=source)
     bad: list[tuple[str, str]] = []
+    seen: set[Prompt] = set()
     for raw in islice(read_source(source), limit):
         try:
             if raw.data is None:
@@ -83,10 +98,21 @@ def read_prompts(source: str, limit: int | None = None) -> PromptSet:
             bad.append((raw.where, str(error)))
             continue
         found.unused.update(name for name, value in raw.data.items() if value is not None and name not in used)
+        if prompt in seen:
+            found.duplicates += 1
+            continue
+        seen.add(prompt)
         found.rows.append((prompt, raw.where))
     refuse_rows(bad)
-    found.duplicates = len(found.rows) - len({prompt for prompt, _ in found.rows})
     return found
+
+
+def fewer(asked: int, there: int) -> str | None:
+    """What to say where `samples.prompts` asks for more different held-out prompts than there are."""
+    if not 0 < there < asked:
+        return None
+    prompts = f"{there} different prompt{'s' * (there > 1)}"
+    return f"samples.prompts {asked}, but data.validation has {prompts}: all are answered"
 
 
 def _prompt_of(data: Mapping[str, Any]) -> tuple[Prompt, set[str]]:
@@ -104,7 +130,10 @@ def _prompt_of(data: Mapping[str, Any]) -> tuple[Prompt, set[str]]:
     chats = [prompt for prompt in prompts if isinstance(prompt, tuple)]
     if not prompts:
         given = ", ".join(sorted(row)) or "nothing"
-        raise RowError(f"no 'prompt' in this row, found {given}; a game draws completions for prompts: add 'prompt'")
+        raise RowError(
+            f"no 'prompt' in this row, found {given}; a game draws completions for prompts: add 'prompt'"
+            f"{why_no_prompt(data)}"
+        )
     if any(chat != chats[0] for chat in chats):
         raise RowError("the conversations of this row differ before the last message; they must share the prompt")
     return (chats or prompts)[0], used
@@ -114,7 +143,7 @@ def prompts_in_round(size: int, rounds: int, per_round: int | None, round: int) 
     """How many prompts a round has: `data.prompts_per_round`, or an even share of all of them.
 
     Args:
-        size: Prompts of the data set.
+        size: Different prompts of the data set.
         rounds: Rounds of the game.
         per_round: `data.prompts_per_round`.
         round: From 1.
@@ -124,8 +153,8 @@ def prompts_in_round(size: int, rounds: int, per_round: int | None, round: int) 
     """
     if per_round is not None and per_round > size:
         raise InputError(
-            f"data.prompts_per_round: {per_round}, but data.train has {size} prompts, and a round draws for each one "
-            f"once; give {size} or less, or none, which splits all of them over the rounds"
+            f"data.prompts_per_round: {per_round}, but data.train has {size} different prompts, and a round draws for "
+            f"each one once; give {size} or less, or none, which splits all of them over the rounds"
         )
     if per_round is None and size < rounds:
         raise InputError(
@@ -142,7 +171,7 @@ def round_prompts(size: int, rounds: int, per_round: int | None, seed: int, roun
     on where the one before has ended, from the beginning again when all have been used.
 
     Args:
-        size: Prompts of the data set.
+        size: Different prompts of the data set.
         rounds: Rounds of the game.
         per_round: `data.prompts_per_round`.
         seed: The run's, >= 0.

@@ -51,7 +51,8 @@ class TokenisationReport:
             limit.
         dropped_completion: Left out although prompts may be shortened, because the completion alone does not fit.
         truncated: Prompts that lost their beginning. Completions are never cut.
-        duplicates: Pairs, examples or prompts that repeat an earlier one exactly.
+        duplicates: Pairs or examples that repeat an earlier one exactly, and are used all the same; in a game rows
+            whose prompt an earlier one has, which are left out.
         special_text: Rows whose own text contains special tokens.
         eos_written: Rows with EOS written at the end of a completion; it was not doubled.
         trimmed: Rows with a completion that the chat template changed, for example by cutting spaces at its ends.

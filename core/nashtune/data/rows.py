@@ -11,9 +11,10 @@ from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 
 from nashtune.data.bad import BadRows, refuse_rows
+from nashtune.data.columns import COLUMNS, RESPONSE, likeness, not_used, row_format
 from nashtune.data.convert import Converter, Labels, RankedPairs
 from nashtune.data.messages import RowError
-from nashtune.data.parse import COLUMNS, RESPONSE, Example, Pair, Ranked, likeness, parse_row, row_format
+from nashtune.data.parse import Example, Pair, Ranked, parse_row
 from nashtune.data.sources import RawRow, read_source
 from nashtune.errors import InputError
 
@@ -50,6 +51,7 @@ class RowSet:
         given: Pairs, examples or ranked lists that they gave.
         formats: Rows of each format (preference, unpaired, ranked).
         unused: Columns that nothing reads, with the number of rows that have them.
+        used: Columns that are read, with the number of rows that have them.
         duplicates: Pairs, examples or lists that repeat an earlier one exactly.
         no_pair: Ranked rows whose scores are all equal, so that they give no pair and no list.
         ties: Ranked lists in which some scores are equal; nothing is learnt of which of these answers is better.
@@ -65,6 +67,7 @@ class RowSet:
     given: int = 0
     formats: Counter[str] = field(default_factory=Counter)
     unused: Counter[str] = field(default_factory=Counter)
+    used: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
     no_pair: int = 0
     ties: int = 0
@@ -81,8 +84,8 @@ class RowSet:
         """What a user should know about these rows, in sentences."""
         notes = []
         if self.unused:
-            notes.append(f"columns not used: {', '.join(f'{name} ({n})' for name, n in sorted(self.unused.items()))}")
-        optional = {"p_chosen", "margin", "prompt", "scores"}
+            notes.append(not_used(self.unused, self.read))
+        optional = {name for name in ("p_chosen", "margin", "prompt", "scores") if self.used[name] < self.read}
         for name in sorted(self.unused):
             if name not in optional and (match := likeness(name, optional)):
                 notes.append(f"the column '{name}' looks like '{match}'; rename it if it is meant")
@@ -91,7 +94,7 @@ class RowSet:
         if self.contradictions:
             notes.append(f"{self.contradictions} rows have p_chosen below 0.5 although labels are hard")
         if self.duplicates:
-            notes.append(f"{self.duplicates} rows repeat an earlier one exactly; they count twice")
+            notes.append(f"{self.duplicates} rows repeat an earlier one exactly; each of them counts")
         if self.no_pair:
             notes.append(f"{self.no_pair} ranked rows give no pair: their scores are equal")
         if self.ties:
@@ -195,6 +198,7 @@ def _convert(raw: RawRow, convert: Converter, found: RowSet, uses_margin: bool) 
     found.formats[form] += 1
     read = set(COLUMNS[form]) - (set() if uses_margin else {"margin"})
     found.unused.update(given.keys() - read)
+    found.used.update(given.keys() & read)
     if form == "ranked":
         inner = set().union(*(item.keys() for item in given["responses"] if isinstance(item, dict)))
         found.unused.update(f"responses.{name}" for name in inner - set(RESPONSE))

@@ -44,6 +44,7 @@ def select(batch: TokenBatch, rows: Sequence[int]) -> TokenBatch:
         **parts,  # type: ignore[arg-type]  # tensors, by the names of the batch's fields
         per_token={n: v[sequences if n.endswith(ENDS) else tokens] for n, v in batch.per_token.items()},
         known={name: value[sequences] for name, value in batch.known.items()},
+        counts=None,
         layout=None,
     )
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from nashtune.interfaces.layout import Packed
 from nashtune.logprobs.attention_segments import segment_attention
+from nashtune.logprobs.masks import install
 
 Backend = Literal["rows", "segments", "flex", "varlen"]
 PREFIX = "nashtune_packed_"
@@ -132,6 +133,7 @@ def switch(trunk: Any) -> None:
     if original.startswith(PREFIX):
         return
     name = PREFIX + original
+    install()
     if name not in ALL_ATTENTION_FUNCTIONS:
         AttentionInterface.register(name, _wrapper(original))
         AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[original])

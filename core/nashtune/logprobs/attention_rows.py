@@ -39,7 +39,6 @@ class _Settings:
 class _Block:
     """Query rows [start, start + rows) of a segment: they see `prefix` keys before it and `own` keys of it."""
 
-    segment: Segment
     start: int
     rows: int
     prefix: int
@@ -122,7 +121,7 @@ class _Rows(torch.autograd.Function):
 def _blocks(segment: Segment) -> Iterator[_Block]:
     for start in range(0, segment.length, ROWS):
         rows = min(ROWS, segment.length - start)
-        yield _Block(segment, segment.start + start, rows, segment.prefix_length, start + rows)
+        yield _Block(segment.start + start, rows, segment.prefix_length, start + rows)
 
 
 def _seen(part: Tensor, segment: Segment) -> Tensor:

@@ -16,6 +16,7 @@ from nashtune.interfaces.layout import Layout
 from nashtune.interfaces.policy import Encoded, LogProbEngine, TokenStatistics
 from nashtune.logprobs.head import accumulation_dtype, base_model
 from nashtune.logprobs.layout import check_predicted, collect, padded_layout, sum_per_sequence
+from nashtune.logprobs.masks import counted_padding
 from nashtune.logprobs.positions import model_inputs
 
 
@@ -37,7 +38,9 @@ class DenseEngine(LogProbEngine):
 
     def encode(self, trunk: Any, batch: TokenBatch) -> Encoded:
         """One padded pass of a backbone."""
-        return _pick(trunk(**model_inputs(trunk, batch)).last_hidden_state, _at(batch))
+        at = _at(batch)
+        with counted_padding(at):
+            return _pick(trunk(**model_inputs(trunk, batch)).last_hidden_state, at)
 
     def forward(self, model: Any, batch: TokenBatch) -> DenseFeatures:
         """One pass of the model; its logits at the M positions that predict a completion token."""
@@ -46,7 +49,8 @@ class DenseEngine(LogProbEngine):
         seen: list[Tensor] = []  # from a hook: `output_hidden_states` would keep every layer's
         hook = base_model(model).get_output_embeddings().register_forward_pre_hook(lambda _, args: seen.append(args[0]))
         try:
-            logits = model(**model_inputs(base_model(model), batch)).logits.flatten(0, 1)[at.before]
+            with counted_padding(at):
+                logits = model(**model_inputs(base_model(model), batch)).logits.flatten(0, 1)[at.before]
         finally:
             hook.remove()
         return DenseFeatures(logits=logits.to(accumulation_dtype(logits.dtype)), encoded=_pick(seen[0], at), at=at)

@@ -20,6 +20,7 @@ from nashtune.interfaces.batch import TokenBatch
 from nashtune.logprobs.lora_head import LowRank, joined, split_adapters
 from nashtune.logprobs.positions import model_inputs
 from nashtune.models.mode import frozen_mode
+from nashtune.sharding.tensors import gather
 
 USE_DENSE = "; run with the engine `dense`, which uses the model's own logits"
 
@@ -129,6 +130,7 @@ def find_head(model: nn.Module) -> Head:
             not known here.
     """
     base = base_model(model)
+    gather(base)
     name = type(base).__name__
     layer = base.get_output_embeddings()
     if hasattr(layer, "modules_to_save") and hasattr(layer, "original_module"):  # peft: a trained copy of the head

@@ -50,6 +50,14 @@ def not_packable(trunk: Any) -> str | None:
     return _verdicts[trunk]
 
 
+def why_packable(trunk: Any) -> str:
+    """What makes sure that a backbone can run packed passes, where `not_packable` has nothing against it."""
+    kind = trunk.config.model_type
+    if kind in KNOWN:
+        return f"{kind} is a tested family"
+    return f"a packed pass of {type(trunk).__name__} agreed with its padded one"
+
+
 def _look(trunk: Any) -> str | None:
     reason = _from_config(trunk)
     if reason is not None:

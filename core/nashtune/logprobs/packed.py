@@ -14,7 +14,7 @@ from nashtune.interfaces.layout import Layout
 from nashtune.interfaces.policy import Encoded
 from nashtune.logprobs.attention import Backend, PackedPass
 from nashtune.logprobs.layout import padded_layout
-from nashtune.logprobs.packable import not_packable, packed_hidden, trunk_of
+from nashtune.logprobs.packable import not_packable, packed_hidden, trunk_of, why_packable
 from nashtune.logprobs.packing import packed_layout
 from nashtune.logprobs.tiled import TiledEngine
 from nashtune.notes import note
@@ -96,8 +96,11 @@ class AutoEngine(SharedEngine):
         """Nothing to refuse: such a model gets padded batches."""
 
     def attach(self, model: Any) -> None:
-        """Decide by the policy's model, and say so where it cannot be packed."""
-        self.pads = not self._packs(trunk_of(model))
+        """Decide by the policy's model, and say what was taken and why."""
+        trunk = trunk_of(model)
+        self.pads = not self._packs(trunk)
+        if not self.pads:
+            note(f"engine auto packs batches and shares prompts (shared): {why_packable(trunk)}")
 
     def plan(self, batch: TokenBatch) -> Layout:
         """Positions of the flat sequence, or of the padded batch."""

@@ -40,7 +40,7 @@ def forward(hidden: Tensor, matrix: Matrix, target: Tensor, plan: Plan) -> Measu
             tile = plan.logits(product, bias, logits_of(size))
             inside, column = locate(target[rows], columns)
             chosen[rows] += torch.where(inside, tile.gather(1, column)[:, 0], 0.0)
-            share, local = softmax_lse(tile, share_of(size))
+            share, local = softmax_lse(tile, share_of(size), hidden=bias is not None)
             parts[index, rows] = local
             if pushes is not None:
                 if (slope := plan.slope(tile)) is not None:
@@ -77,8 +77,9 @@ class _Pushes:
     def add(self, rows: slice, share: Tensor, local: Tensor, weight: Tensor, memory: Tensor) -> None:
         before = self._lse[rows]
         now = torch.logaddexp(before, local)
-        part = self._sum[rows].mul_((before - now).exp_()[:, None])
-        share.mul_((local - now).exp_()[:, None])
+        seen = now.clamp_min(torch.finfo(now.dtype).min)  # -inf less -inf, where a bias hides the vocabulary so far
+        part = self._sum[rows].mul_((before - seen).exp_()[:, None])
+        share.mul_((local - seen).exp_()[:, None])
         self._plan.accumulate(part, self._plan.narrow(share, memory), weight)
         self._lse[rows] = now
 

@@ -124,14 +124,24 @@ def locate(target_m: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
     return (column >= 0) & (column < width), column.clamp(0, width - 1)[:, None]
 
 
-def softmax_lse(logits_mv: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+def softmax_lse(logits_mv: Tensor, out: Tensor, *, hidden: bool = False) -> tuple[Tensor, Tensor]:
     """Softmax of each row (m, v), written into `out`, and its logsumexp (m,).
 
     The largest probability is 1 / sum exp(z - max z), so the fused softmax gives the logsumexp too: on a CPU in half
     the time of an exponential and a sum.
+
+    Args:
+        logits_mv: Logits.
+        out: Memory for the softmax.
+        hidden: Whether a row may be -inf throughout, as by a bias that hides part of the vocabulary: probabilities 0.
     """
-    share = torch.softmax(logits_mv, -1, out=out)
-    return share, logits_mv.amax(1) - share.amax(1).log_()
+    share, top = torch.softmax(logits_mv, -1, out=out), logits_mv.amax(1)
+    lse = top - share.amax(1).log_()
+    if hidden:
+        nothing = top == -torch.inf
+        share.masked_fill_(nothing[:, None], 0.0)
+        lse.masked_fill_(nothing, -torch.inf)
+    return share, lse
 
 
 def onto_hidden(others: Tensor, logp: Tensor, chosen: Tensor, matrix: Matrix, target: Tensor, plan: Plan) -> Tensor:

@@ -16,6 +16,7 @@ from nashtune.interfaces.layout import Layout
 from nashtune.interfaces.policy import Encoded, LogProbEngine, TokenStatistics
 from nashtune.logprobs.head import Head, backbone, check_head, find_head
 from nashtune.logprobs.layout import check_predicted, collect, padded_layout, sum_per_sequence
+from nashtune.logprobs.masks import counted_padding
 from nashtune.logprobs.positions import model_inputs
 from nashtune.logprobs.tiles import tiled_comparison, tiled_logprobs
 from nashtune.logprobs.tiling import MIB, Tiling
@@ -36,7 +37,7 @@ class TiledEngine(LogProbEngine):
     Args:
         tile_mib: Size of a tile of logits in MiB of float32; None takes 8 on a CPU and 1/512 of the memory of a GPU.
         kept_mib: Products kept from forward to backward instead of computed again, in MiB; never more than a quarter of
-            what the logits take in float32. None takes 64 on a CPU and 1/64 of the memory of a GPU.
+            what the logits take in float32. None takes 16 on a CPU and 1/64 of the memory of a GPU.
         tokens: Tokens in a tile, at most; the vocabulary fills the rest.
     """
 
@@ -59,7 +60,8 @@ class TiledEngine(LogProbEngine):
         """One padded pass of a backbone."""
         at = self.laid_out(trunk, batch).layout
         assert at is not None
-        flat = trunk(**model_inputs(trunk, batch)).last_hidden_state.flatten(0, 1)
+        with counted_padding(at):
+            flat = trunk(**model_inputs(trunk, batch)).last_hidden_state.flatten(0, 1)
         return Encoded(hidden=flat[at.before], last=flat[at.last])
 
     def laid_out(self, trunk: Any, batch: TokenBatch) -> TokenBatch:

@@ -28,7 +28,7 @@ class Tiling:
 
     tokens: int = 2048
     tile_bytes: int = 8 * MIB
-    kept_bytes: int = 64 * MIB
+    kept_bytes: int = 16 * MIB
 
     @staticmethod
     @cache

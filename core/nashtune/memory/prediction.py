@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from nashtune.cpu import slow_in_float32
 from nashtune.memory.activations import Compute, kept_bytes, layer_bytes
 from nashtune.memory.passes import Pass
 from nashtune.memory.shape import ModelShape
@@ -17,18 +18,19 @@ from nashtune.spec.optimizerrules import MOMENTS
 MIB = 2**20
 PROCESS = 545 * 10**6
 """Python with torch (a build for CPUs), Lightning, transformers and the product, once training has begun; measured."""
-KERNELS = 260 * 10**6
-"""What products in bfloat16 need on a CPU: oneDNN keeps a kernel for each shape that it has met; measured."""
+KERNELS, WIDE_KERNELS = 220 * 10**6, 100 * 10**6
+"""What oneDNN's products in bfloat16, and in float32 where it computes those, need on a CPU: a kernel for each of the
+sizes that it has met last (see `nashtune.cpu`), and weights in its own order; measured."""
 GPU_MEMORY = 80 * 2**30
 """Of an accelerator, which decides the size of its tiles; there is no asking it without torch."""
 STAYS = 1.1
 """Of the memory of activations, what the C library still holds when the last gradients are computed, with what it lost
 in holes: gradients that were allocated among activations keep it from giving pages back; measured."""
 
-HOLES = 0.4
+HOLES, FEW_HOLES = 0.4, 0.12
 """Of layers that checkpointing computes again one by one, the share whose memory the C library holds all the same:
-gradients of weights lie between what was freed. From two shapes, of 8 and of 24 layers, each in passes of some 3,600
-positions."""
+gradients of weights lie between what was freed. Where MKL computes the products, and where oneDNN does. From two
+shapes, of 8 and of 24 layers, each in passes of some 3,600 positions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,8 @@ def _at(setting: Setting, one: Pass) -> Prediction:
     gradients = setting.trained * gradient
     head = 0 if setting.scores or not full else shape.embedding * compute.weight  # gradient of the LM head
     # while a layer's backward runs, gradients of what it kept are there as well
-    layers = max(2.0, HOLES * shape.layers) if compute.checkpointing and not setting.gpu else 1
+    holes = FEW_HOLES if _by_onednn(compute) else HOLES
+    layers = max(2.0, holes * shape.layers) if compute.checkpointing and not setting.gpu else 1
     activations = kept_bytes(shape, compute, one)
     activations += int(layers * layer_bytes(shape, compute, one.width) * one.positions)
     tiles = 0 if setting.scores else head_bytes(setting, one)
@@ -113,7 +116,12 @@ def _at(setting: Setting, one: Pass) -> Prediction:
 
 def _process(compute: Compute) -> int:
     """What a process is before its model."""
-    return PROCESS + (KERNELS if compute.product == 2 else 0)
+    return PROCESS + (0 if not _by_onednn(compute) else KERNELS if compute.product == 2 else WIDE_KERNELS)
+
+
+def _by_onednn(compute: Compute) -> bool:
+    """Whether oneDNN computes the products on this machine's CPU, and not MKL."""
+    return compute.product == 2 or slow_in_float32()
 
 
 def head_bytes(setting: Setting, one: Pass) -> int:
@@ -123,6 +131,6 @@ def head_bytes(setting: Setting, one: Pass) -> int:
     logits = one.targets * shape.vocabulary
     if compute.engine == "dense":
         return 3 * 4 * logits + hidden
-    tile, kept = (GPU_MEMORY // 512, GPU_MEMORY // 64) if setting.gpu else (8 * MIB, 64 * MIB)
+    tile, kept = (GPU_MEMORY // 512, GPU_MEMORY // 64) if setting.gpu else (8 * MIB, 16 * MIB)
     tiles = min(4 * logits, tile) * (2 * 4 + compute.product) // 4
     return hidden + tiles + (4 * one.targets * shape.hidden if compute.rank else min(kept, logits))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nashtune.data.order import BatchOrder
-from nashtune.data.pass_sizes import ACCELERATOR_TOKENS, CPU_TOKENS
+from nashtune.data.pass_sizes import ACCELERATOR_TOKENS, cpu_tokens
 from nashtune.data.serve import DataKind
 from nashtune.memory.activations import Compute, flops
 from nashtune.memory.lengths import RowLengths
@@ -22,6 +21,7 @@ from nashtune.models.sizes import BYTES
 from nashtune.spec.gamerules import attribute
 from nashtune.spec.model import Spec
 from nashtune.spec.runplan import lora_of
+from nashtune.spec.runranks import on_accelerator
 
 if TYPE_CHECKING:
     from nashtune.models.config import LoraSettings
@@ -131,7 +131,12 @@ def memory_of(
         scores=scores,
     )
     compares = attribute(spec.loss, "compares_rows", False)
-    passes = _passes(kind, lengths, data, trainer, compute.engine, gpu, scores, compares, seed)
+    usual = (
+        ACCELERATOR_TOKENS
+        if gpu
+        else cpu_tokens(layers=shape.layers, hidden=shape.hidden, intermediate=shape.intermediate)
+    )
+    passes = _passes(kind, lengths, data, trainer, compute.engine, usual, scores, compares, seed)
     other = replace(setting, compute=replace(compute, checkpointing=not compute.checkpointing))
     prediction = predict(setting, passes)
     return Memory(
@@ -142,12 +147,6 @@ def memory_of(
         checkpointing=compute.checkpointing,
         gpu=gpu,
     )
-
-
-def on_accelerator(trainer: Mapping[str, Any]) -> bool:
-    """Whether Lightning will take a GPU; seen from the device file of an Nvidia card, because torch is not asked."""
-    asked = trainer.get("accelerator") or "auto"
-    return asked in ("gpu", "cuda") or (asked == "auto" and Path("/dev/nvidia0").exists())
 
 
 def _engine(asked: str | None, folder: ModelFolder) -> str:
@@ -181,7 +180,7 @@ def _passes(
     data: Mapping[str, Any],
     trainer: Mapping[str, Any],
     engine: str,
-    gpu: bool,
+    usual: int,
     scores: bool,
     compares: bool,
     seed: int,
@@ -191,7 +190,6 @@ def _passes(
     order = BatchOrder(
         size=len(lengths), batch_size=data["batch_size"], seed=seed, least=2 if kind == "examples" else 1
     )
-    usual = ACCELERATOR_TOKENS if gpu else CPU_TOKENS
     batching = Batching(
         engine=engine,
         budget=None if compares else data.get("batch_tokens") or usual,

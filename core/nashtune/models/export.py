@@ -53,7 +53,11 @@ def save_model(
         _copy(TOKENIZER_FILES, source.tokenizer, partial)
         finish(partial)
         folder.mkdir(exist_ok=True)
+        (partial / ".new").touch()
+        mode = (partial / ".new").stat().st_mode
+        (partial / ".new").unlink()
         for file in sorted(partial.iterdir()):
+            file.chmod(mode)  # safetensors makes files that nobody else may read, such as a server of another user
             os.replace(file, folder / file.name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 
 from nashtune.errors import InputError
+from nashtune.models.code import check_kernel, check_weights, may_run_code
 from nashtune.models.config import LoraSettings
 from nashtune.models.locate import ModelFolder
 
@@ -44,16 +45,36 @@ def load_model(
     attention: str,
     adapter: Literal["train", "merge"],
     option: str = "policy.path",
+    empty: bool = False,
 ) -> Loaded:
     """A causal LM from a folder; of an adapter folder the base model with the adapter on it, trainable or merged.
+
+    Args:
+        folder: Where it lies.
+        precision: Of its weights, "fp32" or "bf16".
+        attention: Attention implementation.
+        adapter: What becomes of an adapter.
+        option: Where the user named the folder.
+        empty: Build it without weights, on torch's `meta` device, and read none: another rank does.
 
     Raises:
         InputError: the config or the weights cannot be read, weights are missing, or the attention is not available.
     """
     from transformers import AutoModelForCausalLM
 
+    check_kernel(attention, "policy.attention")
+    check_weights(folder, option)
     with readable(folder.base, option):
         config, settings = training_config(folder)
+        if empty:
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(
+                    config,
+                    dtype=DTYPES[precision],
+                    attn_implementation=attention,
+                    trust_remote_code=may_run_code(folder.base),
+                )
+            return Loaded(model=empty_adapter(model, folder) if adapter == "train" else model, settings=settings)
         model, info = AutoModelForCausalLM.from_pretrained(
             folder.base,
             config=config,
@@ -61,6 +82,8 @@ def load_model(
             attn_implementation=attention,
             local_files_only=True,
             output_loading_info=True,
+            trust_remote_code=may_run_code(folder.base),
+            use_safetensors=True,
         )
     refuse_missing(info["missing_keys"], folder, option)
     if folder.is_adapter:
@@ -91,7 +114,8 @@ def training_config(folder: ModelFolder) -> tuple[Any, dict[str, Any]]:
     """A model's config without cache and dropout, and the values that it had."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder.base, local_files_only=True)
+    trust = may_run_code(folder.base)
+    config = AutoConfig.from_pretrained(folder.base, local_files_only=True, trust_remote_code=trust)
     return config, _training_settings(config)
 
 
@@ -116,6 +140,23 @@ def _with_adapter(model: Any, folder: ModelFolder, *, merge: bool, option: str) 
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"{option}: the adapter {folder.path} does not fit {folder.base}: {error}") from error
     return peft_model.merge_and_unload(safe_merge=True) if merge else peft_model
+
+
+def empty_adapter(model: Any, folder: ModelFolder) -> Any:
+    """A model without weights inside the peft wrapper of its folder's adapter, to be trained; alone where it has none.
+
+    Args:
+        model: A transformers model on torch's `meta` device.
+        folder: Where the adapter lies.
+    """
+    if not folder.is_adapter:
+        return model
+    from peft import PeftConfig, get_peft_model
+
+    config = PeftConfig.from_pretrained(str(folder.path))
+    config.inference_mode = False
+    with peft_calls():
+        return get_peft_model(model, config)
 
 
 def add_lora(model: Any, lora: LoraSettings, task: Task = "CAUSAL_LM") -> Any:

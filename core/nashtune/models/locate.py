@@ -22,6 +22,7 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
+NOT_DOWNLOADED = ("*.gguf", "*.onnx", "*.msgpack", "*.h5", "*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "original/*")
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".safetensors.index.json", ".bin.index.json")
 
 
@@ -33,11 +34,13 @@ class ModelFolder:
         path: What was named: a model or an adapter.
         base: Holds config.json and the full weights; equal to `path` unless that is an adapter.
         tokenizer: Holds the tokenizer: the adapter's own where it has one.
+        base_name: The base model of an adapter as a command line names it: its folder, or `hub:owner/name`.
     """
 
     path: Path
     base: Path
     tokenizer: Path
+    base_name: str = ""
 
     @property
     def is_adapter(self) -> bool:
@@ -90,7 +93,7 @@ def _from_hub(name: str, option: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, ignore_patterns=["*.gguf", "*.onnx", "*.msgpack", "*.h5", "original/*"]))
+        return Path(snapshot_download(name, ignore_patterns=list(NOT_DOWNLOADED)))
     except Exception as error:  # the hub client raises a dozen kinds, all of them the user's to put right
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{option}: cannot get hub:{name}: {first}") from error
@@ -117,8 +120,16 @@ def locate(path: str, option: str = "policy.path") -> ModelFolder:
     """The folders of a model or of an adapter and its base model.
 
     Raises:
-        InputError: a folder is missing, or it is neither a model nor an adapter.
+        InputError: a folder is missing, it is neither a model nor an adapter, or it asks for code to be run.
     """
+    from nashtune.models.code import check_code
+
+    folder = _folders(path, option)
+    check_code(folder, path, option)
+    return folder
+
+
+def _folders(path: str, option: str) -> ModelFolder:
     folder = resolve_model_path(path, option)
     if not (folder / ADAPTER_CONFIG).is_file():
         if not (folder / "config.json").is_file():
@@ -133,11 +144,11 @@ def locate(path: str, option: str = "policy.path") -> ModelFolder:
     named = adapter.get("base_model_name_or_path")
     if not named:
         raise InputError(f"{option}: {folder / ADAPTER_CONFIG} does not say base_model_name_or_path")
-    base = _base_of_adapter(str(named), folder, option)
+    base, name = _base_of_adapter(str(named), folder, option)
     if not (base / "config.json").is_file():
         raise InputError(f"{option}: the adapter's base model {base} has no config.json")
     own_tokenizer = any((folder / name).is_file() for name in TOKENIZER_MODELS)
-    return ModelFolder(path=folder, base=base, tokenizer=folder if own_tokenizer else base)
+    return ModelFolder(path=folder, base=base, tokenizer=folder if own_tokenizer else base, base_name=name)
 
 
 def model_in(folder: Path) -> Path | None:
@@ -166,11 +177,12 @@ def resolve_export(path: str, option: str) -> Path:
     return found or folder
 
 
-def _base_of_adapter(named: str, adapter: Path, option: str) -> Path:
+def _base_of_adapter(named: str, adapter: Path, option: str) -> tuple[Path, str]:
+    """Its folder, and its name on a command line."""
     for candidate in (Path(named).expanduser(), adapter / named):
         if candidate.is_dir():
-            return candidate.resolve()
+            return candidate.resolve(), str(candidate.resolve())
     # adapters from elsewhere name a repository; a local path that is gone is never asked for there
     if named.count("/") == 1 and not named.startswith(("/", ".", "~")):
-        return _from_hub(named, f"{option}: base model of the adapter {adapter}")
+        return _from_hub(named, f"{option}: base model of the adapter {adapter}"), f"hub:{named}"
     raise InputError(f"{option}: the adapter {adapter} needs its base model {named}, which is not there")

@@ -5,7 +5,8 @@ Legend: N = sequences, M = completion tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,6 +22,10 @@ from nashtune.models.export import save_model
 from nashtune.models.loading import Loaded, Task, add_lora, enable_checkpointing, load_model
 from nashtune.models.locate import ModelFolder, locate
 from nashtune.models.preflight import load_tokenizer
+from nashtune.ranks import rank, together
+from nashtune.sharding.placing import Sharding
+from nashtune.sharding.replica import Skeleton, room_for
+from nashtune.sharding.tensors import copy_full, full, rest
 
 AdapterKind = Literal["none", "fresh", "continued"]
 
@@ -34,6 +39,7 @@ class HFPolicy(nn.Module, Policy):
     Attributes:
         model: The transformers model, or a peft model around it; None before `load`.
         critic: What PPO's advantages are measured against; trained and kept with the model, and not exported.
+        sharding: Over which processes the weights are cut up; set before `load`, None for not.
         adapter: "none" when all weights are trained; "fresh" with `lora`, so that the starting point is the adapter
             switched off; "continued" when the path is an adapter folder that is trained further.
         folder: The folders behind the path.
@@ -47,6 +53,9 @@ class HFPolicy(nn.Module, Policy):
         self.model: Any = None
         self.critic: nn.Module | None = None
         self.adapter: AdapterKind = "none"
+        self.sharding: Sharding | None = None
+        self._skeletons: dict[str, Skeleton] = {}  # of `model` and `critic`, where they are cut up
+        self._whole = False  # whether a plain copy stands in for them
         self._folder: ModelFolder | None = None
         self._settings: Mapping[str, Any] = {}
 
@@ -94,7 +103,8 @@ class HFPolicy(nn.Module, Policy):
         """
         if self.model is not None:
             return
-        loaded = self.starting_model()
+        with together("policy.path") if self.sharding is not None else nullcontext():
+            loaded = self.starting_model(empty=self.empty)
         self._settings = loaded.settings
         self.model = loaded.model
         if self.config.lora is not None:
@@ -106,14 +116,74 @@ class HFPolicy(nn.Module, Policy):
             enable_checkpointing(base_model(self.model))
         self.model.train()
 
-    def starting_model(self) -> Loaded:
-        """The weights that training starts from, read anew, without the fresh adapter (it changes nothing yet)."""
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the model at hand is cut up over the ranks, so that all must run it together."""
+        return bool(self._skeletons) and not self._whole
+
+    @property
+    def empty(self) -> bool:
+        """Whether this rank builds models without their weights, which rank 0 reads and `Sharding.place` sends."""
+        return self.sharding is not None and not self.sharding.reads
+
+    def starting_model(self, *, empty: bool = False) -> Loaded:
+        """The weights that training starts from, read anew, without the fresh adapter (it changes nothing yet).
+
+        Args:
+            empty: Without the weights, on torch's `meta` device, for `Sharding.place` to fill.
+        """
         return load_model(
             self.folder,
             precision=self.config.precision,
             attention=self.config.attention,
             adapter="train" if self.config.lora is None else "merge",
+            empty=empty,
         )
+
+    def shard(self) -> None:
+        """Cut up what is loaded, the critic too, where `sharding` says so. Collective.
+
+        Raises:
+            InputError: the model cannot be cut up; the message says why.
+        """
+        if self.sharding is None or self._skeletons:
+            return
+        self._skeletons["model"] = Skeleton(self.loaded())
+        self.sharding.place(self.loaded())
+        if self.critic is not None:
+            self._skeletons["critic"] = Skeleton(self.critic)
+            self.sharding.place_critic(self.critic)
+
+    @contextmanager
+    def inference_model(self, *, or_cpu: bool = False, later: int = 0) -> Iterator[Any]:
+        """While it lasts, the policy's model and critic are plain copies of what is cut up, and it yields the model.
+
+        Ranks may then do with the policy what they like, each for itself: sample, score, save, or load other weights
+        into it, which are lost at the end. Where nothing is cut up, all of this is the live model. Entering is
+        collective, leaving is not; within another one it does nothing.
+
+        Args:
+            or_cpu: Where a device has no room for the copy, put it into main memory instead.
+            later: Bytes of a device that must stay free all the same.
+
+        Raises:
+            InputError: there is no room for the copy.
+        """
+        if not self.is_sharded:
+            yield self.loaded()
+            return
+        assert self.sharding is not None
+        device = room_for(self, self.sharding.device, or_cpu=or_cpu, later=later)
+        live = {name: getattr(self, name) for name in self._skeletons}
+        for name, skeleton in self._skeletons.items():
+            setattr(self, name, skeleton.filled(live[name], device))
+        self._whole = True
+        try:
+            yield self.loaded()
+        finally:
+            self._whole = False
+            for name, part in live.items():
+                setattr(self, name, part)
 
     def forward(self, batch: TokenBatch, engine: LogProbEngine) -> Any:
         """Features of the batch under the current weights."""
@@ -132,9 +202,11 @@ class HFPolicy(nn.Module, Policy):
             raise RuntimeError("the policy's weights are not loaded: call load() first")
         return self.model
 
-    def trainable_state_dict(self) -> dict[str, Tensor]:
-        """Name -> weight of what is trained: with LoRA the adapter alone, and the critic. Tied weights appear once."""
+    def trained(self) -> dict[str, Tensor]:
+        """Name -> weight of what is trained, as it is held; cut up, where the policy is. Tied weights appear once."""
         parts = {"": self.loaded(), **({"critic.": self.critic} if self.critic is not None else {})}
+        for part in parts.values():
+            rest(part)
         return {
             prefix + name: weight.detach()
             for prefix, part in parts.items()
@@ -142,13 +214,28 @@ class HFPolicy(nn.Module, Policy):
             if weight.requires_grad
         }
 
+    def trainable_state_dict(self) -> dict[str, Tensor]:
+        """Name -> whole weight of what is trained: with LoRA the adapter alone, and the critic.
+
+        Where the policy is cut up this is collective, and the weights are on rank 0 alone, in main memory: the others
+        get an empty dictionary.
+        """
+        if not self.is_sharded:
+            return self.trained()
+        found = {}
+        for name, weight in self.trained().items():  # one at a time: a device need not hold them all
+            whole = full(weight)
+            if rank() == 0:
+                found[name] = whole.cpu()
+        return found
+
     def load_trainable_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Inverse of `trainable_state_dict`, in place.
+        """Inverse of `trainable_state_dict`, in place; every rank has the whole weights, and takes its pieces.
 
         Raises:
             InputError: names or shapes differ: the checkpoint is of another model or of other LoRA settings.
         """
-        own = dict(self.trainable_state_dict())
+        own = self.trained()
         where = "checkpoint: it does not belong to this policy (another model or other policy.lora settings): "
         if missing := sorted(own.keys() - state.keys()):
             raise InputError(f"{where}{len(missing)} weights are missing, such as {missing[0]}")
@@ -158,9 +245,8 @@ class HFPolicy(nn.Module, Policy):
         for name, weight in own.items():
             if weight.shape != state[name].shape:
                 raise InputError(f"{where}{name} is {tuple(state[name].shape)}, the policy's is {tuple(weight.shape)}")
-        with torch.no_grad():
-            for name, weight in own.items():
-                weight.copy_(state[name])
+        for name, weight in own.items():
+            copy_full(weight, state[name])
 
     def save_pretrained(self, folder: str | Path, merged: bool = False) -> None:
         """Writes a folder that transformers (or peft) loads, with tokenizer and generation config beside the weights.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nashtune.errors import InputError, nearest
+from nashtune.models.code import check_kernel, check_weights, may_run_code
 from nashtune.models.locate import TOKENIZER_MODELS, ModelFolder, locate, read_json
 from nashtune.models.reward_folder import check_kind, unused_scale
 from nashtune.notes import note
@@ -49,6 +50,7 @@ def preflight(
         InputError: the first thing that is wrong.
     """
     folder = check_folder(config.path, chat=template == "chat", option=f"{option}.path")
+    check_kernel(config.attention, f"{option}.attention")
     for name, reference in (references or {}).items():
         _check_reference(reference, folder, config, f"spec.references.{name}")
     check_kind(folder, config.lora, head, f"{option}.path")
@@ -81,9 +83,7 @@ def check_folder(path: str, *, chat: bool, option: str = "policy.path") -> Model
     """
     folder = locate(path, option)
     config = read_json(folder.base / "config.json", option)
-    for place in {folder.base, folder.path}:
-        if not any(file.parent == place for file in folder.weight_files()):
-            raise InputError(f"{option}: {place} holds no weights (*.safetensors or *.bin)")
+    check_weights(folder, option)
     if not any((folder.tokenizer / name).is_file() for name in TOKENIZER_MODELS):
         raise InputError(
             f"{option}: {folder.tokenizer} has no tokenizer ({', '.join(TOKENIZER_MODELS)}); "
@@ -165,7 +165,9 @@ def check_lora(folder: ModelFolder, lora: LoraSettings, option: str = "policy.lo
     made: Any = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
     try:
         with torch.device("meta"):
-            model = made.from_config(AutoConfig.from_pretrained(folder.base, local_files_only=True))
+            trust = may_run_code(folder.base)
+            described = AutoConfig.from_pretrained(folder.base, local_files_only=True, trust_remote_code=trust)
+            model = made.from_config(described, trust_remote_code=trust)
     except (ValueError, KeyError, OSError) as error:
         kind = "reward model" if scores else "causal LM"
         raise InputError(f"{folder.base}: no {kind} can be built from config.json: {error}") from error
@@ -206,6 +208,6 @@ def load_tokenizer(path: str | Path, option: str = "policy.path") -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=may_run_code(folder))
     except Exception as error:  # readers of a dozen formats, each with its own exceptions
         raise InputError(f"{option}: the tokenizer in {folder} cannot be loaded: {error}") from error

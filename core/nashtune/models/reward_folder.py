@@ -117,14 +117,10 @@ def head_width(folder: ModelFolder, option: str) -> int | None:
         return None
     if (width := _saved_width(folder.base)) is not None:
         return width
-    if any(folder.base.glob("*.safetensors")):
-        raise InputError(
-            f"{option}: {folder.base} is a {config['architectures'][0]}, but a score head ({HEAD_WEIGHT}), as decoders "
-            "such as Llama or Qwen have it, is missing among the weights"
-        )
-    return len(
-        config.get("id2label") or (0, 1)
-    )  # .bin weights: transformers' own rule, two labels where none are named
+    raise InputError(
+        f"{option}: {folder.base} is a {config['architectures'][0]}, but a score head ({HEAD_WEIGHT}), as decoders "
+        "such as Llama or Qwen have it, is missing among the weights"
+    )
 
 
 def _saved_width(folder: Path) -> int | None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nashtune.errors import InputError
 from nashtune.logprobs.head import accumulation_dtype, base_model
+from nashtune.sharding.tensors import is_sharded
 
 NAME = "score"
 """What transformers calls the head of a decoder's sequence classifier."""
@@ -85,8 +86,8 @@ def active_head(model: nn.Module) -> nn.Linear:
 
 def scores(model: nn.Module, last_NH: Tensor) -> Tensor:
     """Scores of every sequence by every member (N, K), float32 (float64 for a float64 model), with gradient."""
-    head = active_head(model)
+    head: Any = active_head(model)
+    weight, bias = head.read() if is_sharded(head) else (head.weight, head.bias)
     dtype = accumulation_dtype(last_NH.dtype)
     with torch.autocast(last_NH.device.type, enabled=False):
-        bias = None if head.bias is None else head.bias.to(dtype)
-        return nn.functional.linear(last_NH.to(dtype), head.weight.to(dtype), bias)
+        return nn.functional.linear(last_NH.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))

@@ -82,8 +82,8 @@ class RewardPolicy(HFPolicy):
             for name, weight in self.loaded().named_parameters():
                 weight.requires_grad_(name.startswith(f"{NAME}."))
 
-    def starting_model(self) -> Loaded:
-        """The weights that training starts from, without the fresh adapter."""
+    def starting_model(self, *, empty: bool = False) -> Loaded:
+        """The weights that training starts from, without the fresh adapter; see `HFPolicy.starting_model`."""
         return load_reward_model(
             self.folder,
             self.head,
@@ -91,6 +91,7 @@ class RewardPolicy(HFPolicy):
             attention=self.config.attention,
             merge=self.config.lora is not None,
             seed=torch.initial_seed(),
+            empty=empty,
         )
 
     def scores(self, batch: TokenBatch, engine: LogProbEngine = PADDED) -> Tensor:

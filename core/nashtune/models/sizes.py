@@ -74,8 +74,12 @@ def _shapes(file: Path) -> Iterator[tuple[str, list[int]]]:
         length = int.from_bytes(stream.read(8), "little")
         if length > file.stat().st_size:  # a text's first bytes, read as a length, are more than any memory holds
             raise InputError(f"{file} is no safetensors file; if it is a pointer of Git LFS, run `git lfs pull`")
-        header = json.loads(stream.read(length))
-    return ((name, entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+        try:
+            header = json.loads(stream.read(length))
+            shapes = [(str(name), entry["shape"]) for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise InputError(f"{file} is no safetensors file, or was altered: {error}; get it anew") from error
+    return iter(shapes)
 
 
 def _gets_adapter(name: str, shape: list[int], lora: LoraSettings) -> bool:

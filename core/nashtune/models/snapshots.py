@@ -3,8 +3,8 @@
 FOLDER/main@3.safetensors   what is trained, as `HFPolicy.trainable_state_dict` names it: with LoRA the adapter alone
 FOLDER/snapshots.json       {name: {"file", "sha256"}}
 
-A file is written first and named after, so a kill leaves either a whole snapshot or none. One process writes; any
-number may read.
+A file is written first and named after, so a kill leaves either a whole snapshot or none. Among data-parallel
+processes rank 0 writes and the others wait; any number may read.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from nashtune.confined import inside
 from nashtune.errors import InputError, nearest
 from nashtune.files import atomic_path, sha256_of, write_bytes_atomically
 from nashtune.models.policy import HFPolicy
+from nashtune.ranks import rank, together
 
 INDEX = "snapshots.json"
 LIVE = "live"  # what an average calls the live weights: no snapshot has that name
@@ -48,7 +50,7 @@ class SnapshotBank:
         return name in self._index()
 
     def save(self, name: str, policy: HFPolicy) -> None:
-        """Keeps the policy's weights; a snapshot of that name is replaced.
+        """Keeps the policy's weights; a snapshot of that name is replaced. Every rank calls it.
 
         Args:
             name: Letters, digits and `_.@-`, such as `main@3`; not `live`.
@@ -57,7 +59,10 @@ class SnapshotBank:
         Raises:
             InputError: the file cannot be written.
         """
-        self._write(name, policy.trainable_state_dict())
+        weights = policy.trainable_state_dict()
+        with together(f"snapshot {name}"):
+            if rank() == 0:
+                self._write(name, weights)
 
     def load(self, name: str, policy: HFPolicy) -> None:
         """Gives the policy the weights of a snapshot, in place and in the policy's own precision.
@@ -92,7 +97,8 @@ class SnapshotBank:
             ) from error
 
     def _verified(self, name: str) -> Path:
-        file, expected = self._file(name), self._facts(name)["sha256"]
+        expected = self._facts(name)["sha256"]
+        file = inside(self.folder, f"{name}.safetensors", self.folder / INDEX)
         if not file.is_file():
             raise InputError(f"{file} is missing, and {INDEX} beside it names it; {NEXT_STEP}")
         if sha256_of(file) != expected:
@@ -112,11 +118,13 @@ class SnapshotBank:
         path = self.folder / INDEX
         try:
             index = json.loads(path.read_text(encoding="utf-8"))
-            for facts in index.values():
+            for name, facts in index.items():
                 facts["sha256"]
+                if not NAME.fullmatch(name):
+                    raise ValueError(name)
         except FileNotFoundError:
             return {}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{path} is torn or was altered; {NEXT_STEP}") from error
         return dict(index)
 

@@ -6,6 +6,7 @@ import copy
 from typing import ClassVar
 
 from nashtune.interfaces.policy import Policy
+from nashtune.ranks import together
 from nashtune.references.live import LiveReference, freeze, hf_policy
 
 
@@ -23,5 +24,11 @@ class BaseReference(LiveReference):
         """Remembers the policy; copies it where no adapter can be switched off."""
         self._policy = hf_policy(policy, "base")
         self._model = None
-        if self._policy.adapter != "fresh":
+        if self._policy.adapter == "fresh":
+            return
+        if self._policy.sharding is None:
             self._model = freeze(copy.deepcopy(self._policy.loaded()))
+        else:  # what is cut up cannot be copied: read again, and cut up as the policy is
+            with together("references"):
+                model = freeze(self._policy.starting_model(empty=self._policy.empty).model)
+            self._model = self._policy.sharding.place(model)

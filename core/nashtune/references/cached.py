@@ -19,14 +19,16 @@ from nashtune.interfaces.reference import Batches, Reference
 from nashtune.logprobs.head import accumulation_dtype
 from nashtune.models.policy import HFPolicy
 from nashtune.notes import note
+from nashtune.ranks import everyone, rank, together, world
 from nashtune.references.cache_files import PartFiles, key_of, read, write
 from nashtune.references.cache_key import everything
 from nashtune.references.live import freeze, hf_policy
-from nashtune.references.ranks import everyone, world
-from nashtune.references.scoring import look_up, score_new, windows
+from nashtune.references.scoring import Window, look_up, score_new, windows
 from nashtune.references.store import Sums, no_sums
 from nashtune.references.verification import ALLOWED, advice, difference, precision, sample
-from nashtune.terminal import rank
+from nashtune.sharding.tensors import local
+
+DOING = "reference log-probs"
 
 SAMPLED = 4096
 """Numbers of a weight that tell whether it is still as it was."""
@@ -85,7 +87,8 @@ class CachedReference(Reference):
         parts = everyone(everything(policy, engine, key) if rank() == 0 else {})[0]
         file = self.folder / f"{key_of(parts)}.safetensors"
         if all(everyone(file.is_file())):  # every rank must take the same way
-            sums = read(file, parts)
+            with together(DOING):
+                sums = read(file, parts)
             self._verify(sums, file, batches, engine)
             note(f"{len(sums)} reference log-probs are read from {file}")
         else:
@@ -93,9 +96,10 @@ class CachedReference(Reference):
             sums = no_sums(self._dtype)
             for part in everyone(self._score(batches, engine, kept)):
                 sums = sums.merged(part)
-            if rank() == 0:
-                write(file, sums, parts)
-                kept.remove()
+            with together(DOING):
+                if rank() == 0:
+                    write(file, sums, parts)
+                    kept.remove()
             note(f"{len(sums)} reference log-probs are computed and kept in {file}")
         self._tables.append(sums)
         return file
@@ -122,7 +126,8 @@ class CachedReference(Reference):
     def _score(self, batches: Batches, engine: LogProbEngine, kept: PartFiles) -> Sums:
         """This rank's share of the sequences, and what was kept of them before, under the starting weights."""
         policy = self._attached()
-        known = kept.read(self._dtype)
+        with together(DOING):
+            known = kept.read(self._dtype)
         if len(known):
             note(f"{len(known)} reference log-probs are there already, of a run that was stopped")
         if any(everyone(len(known) > 0)):
@@ -130,25 +135,27 @@ class CachedReference(Reference):
         model, adapter_off = self._starting_model(policy)
         done, new = 0, known
         with model.disable_adapter() if adapter_off else nullcontext():
-            for number, window in enumerate(windows(_share(batches))):
-                if number and len(new):  # the last window's sums go into the whole file
-                    kept.keep(new)
-                title = "reference log-probs" + (f", after {done} sequences" if done else "")
-                new = score_new(known, window, model, engine, policy.device, title)
-                known = known.merged(new)
+            for number, window in enumerate(self._in_step(windows(_share(batches)))):
+                title = DOING + (f", after {done} sequences" if done else "")
+                with together(DOING):
+                    if number and len(new):  # the last window's sums go into the whole file
+                        kept.keep(new)
+                    new = score_new(known, window, model, engine, policy.device, title)
+                    known = known.merged(new)
                 done += len(window)
         return known
 
     def _verify(self, sums: Sums, file: Path, batches: Batches, engine: LogProbEngine) -> None:
         """Scores a few sequences again; an InputError where the kept numbers are others."""
         policy = self._attached()
-        if policy.adapter != "fresh" and _state(policy) != self._start:
+        if policy.adapter != "fresh" and not self._starts(policy):
             note(f"{file.name} is not checked against the model: the weights of a checkpoint are in memory")
             return
         allowed = ALLOWED[precision(next(policy.parameters()).dtype, policy.device)]
         model = policy.loaded()
         with model.disable_adapter() if policy.adapter == "fresh" else nullcontext():
-            found = difference(sums, sample(batches, sums), model, engine, policy.device, allowed)
+            with together(DOING):
+                found = difference(sums, sample(batches, sums), model, engine, policy.device, allowed)
         for problem in everyone(found):  # or one rank would stop and the others wait for it
             if problem:
                 raise InputError(f"reference cache: {file}: {problem}; {advice(file)}")
@@ -160,10 +167,25 @@ class CachedReference(Reference):
         """
         if policy.adapter == "fresh":
             return policy.loaded(), True
-        if _state(policy) == self._start:
+        if self._starts(policy):
             return policy.loaded(), False
-        model = freeze(policy.starting_model().model)
+        model = freeze(policy.starting_model(empty=policy.empty).model)
+        if policy.sharding is not None:
+            return policy.sharding.place(model), False
         return model.to(policy.device), False
+
+    def _starts(self, policy: HFPolicy) -> bool:
+        """Whether the policy still has its starting weights, on every rank; each looks at what it holds."""
+        return all(everyone(_state(policy) == self._start))
+
+    def _in_step(self, windows: Iterator[Window]) -> Iterator[Window]:
+        """As many windows for each rank, empty ones at the end: ranks wait for each other, so a failure stops all."""
+        while True:
+            with together(DOING):
+                window = next(windows, None)
+            if not any(everyone(window is not None)):
+                return
+            yield window or {}
 
     def _attached(self) -> HFPolicy:
         if self._policy is None:
@@ -178,8 +200,8 @@ def _state(policy: HFPolicy) -> str:
     bits: sums would come out in another way on another device.
     """
     total = hashlib.sha256()
-    for weight in policy.trainable_state_dict().values():
-        flat = weight.flatten()
+    for weight in policy.trained().values():
+        flat = local(weight).flatten()
         some = flat[:: max(1, flat.numel() // SAMPLED)].cpu().contiguous()
         total.update(some.view(torch.uint8).numpy().tobytes())
     return total.hexdigest()

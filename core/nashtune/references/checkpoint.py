@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from nashtune.errors import InputError
 from nashtune.interfaces.policy import Policy
 from nashtune.models.loading import load_model
 from nashtune.models.preflight import check_folder, load_tokenizer
+from nashtune.ranks import together
 from nashtune.references.live import LiveReference, freeze, hf_policy
 
 OPTION = "references.path"
@@ -37,10 +40,19 @@ class CheckpointReference(LiveReference):
                 f"{OPTION}: the tokenizer of {self.path} is not that of the policy {config.path}; "
                 "log-probs of the same token ids would be about different texts"
             )
-        loaded = load_model(
-            folder, precision=config.precision, attention=config.attention, adapter="merge", option=OPTION
-        )
+        sharding = self._policy.sharding
+        with together("references") if sharding is not None else nullcontext():
+            loaded = load_model(
+                folder,
+                precision=config.precision,
+                attention=config.attention,
+                adapter="merge",
+                option=OPTION,
+                empty=self._policy.empty,
+            )
         own, its = (model.get_input_embeddings().weight.shape[0] for model in (self._policy.loaded(), loaded.model))
         if own != its:
             raise InputError(f"{OPTION}: {self.path} has a vocabulary of {its}, the policy {config.path} of {own}")
         self._model = freeze(loaded.model)
+        if sharding is not None:
+            sharding.place(self._model)

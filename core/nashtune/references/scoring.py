@@ -24,10 +24,14 @@ from nashtune.interfaces.batch import TokenBatch
 from nashtune.interfaces.policy import LogProbEngine
 from nashtune.models.mode import frozen_mode
 from nashtune.references.store import Row, Sums, digest, digests, rows_of
+from nashtune.sharding.tensors import same_for_all
 from nashtune.terminal import with_bar
 
 WINDOW_TOKENS = 1 << 18
 """Tokens of a window: many passes, so that sorting leaves little padding, and few minutes of work for a small model."""
+
+SHORTEST: Row = (np.zeros(2, dtype=np.int64), np.array([False, True]))
+"""A sequence that every model can score."""
 
 Window = dict[bytes, Row]
 
@@ -59,7 +63,8 @@ def score_new(
 ) -> Sums:
     """The sums of a window's sequences that are not known yet: each is run through the model once.
 
-    One completion may stand in many pairs of a prompt.
+    One completion may stand in many pairs of a prompt. Collective where the model is cut up: ranks run equally many
+    passes, perhaps for nothing.
 
     Args:
         known: What needs no scoring.
@@ -78,6 +83,7 @@ def score_new(
     rows = [window[name] for name in names]
     budget = pass_tokens(None, device)
     picked = passes(rows, budget, pads=engine.pads)
+    again = same_for_all(model, len(picked)) - len(picked)  # passes that only keep the ranks in step
     found: list[tuple[Tensor, Tensor]] = []
     with frozen_mode(model):
         for numbers in with_bar(picked, title) if title else picked:
@@ -85,6 +91,10 @@ def score_new(
             batch = replace(on_host, layout=engine.plan(on_host)).to(device)
             scored = engine.logprobs(engine.forward(model, batch), batch)
             found.append((scored.sums, scored.lengths))
+        for _ in range(again):
+            on_host = _batch([SHORTEST])
+            batch = replace(on_host, layout=engine.plan(on_host)).to(device)
+            engine.logprobs(engine.forward(model, batch), batch)
     order = [i for numbers in picked for i in numbers]
     if not order:
         return Sums.of([], known.sums[:0], known.lengths[:0])

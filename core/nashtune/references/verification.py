@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nashtune import cpu
 from nashtune.interfaces.policy import LogProbEngine
 from nashtune.interfaces.reference import Batches
 from nashtune.references.scoring import Window, score_new
@@ -35,7 +36,8 @@ FEWEST_TOKENS = 8
 
 def precision(dtype: torch.dtype, device: torch.device) -> str:
     """How exact a pass is: a name in `ALLOWED`. `coarse` is bfloat16, float16, or float32 by lower products."""
-    lower = torch.is_autocast_enabled(device.type) or torch.get_float32_matmul_precision() != "highest"
+    allowed = torch.get_float32_matmul_precision() != "highest"
+    lower = torch.is_autocast_enabled(device.type) or (allowed and not (device.type == "cpu" and cpu.is_exact()))
     if dtype == torch.float64:
         return "float64"
     return "float32" if dtype == torch.float32 and not lower else "coarse"

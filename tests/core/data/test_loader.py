@@ -105,13 +105,42 @@ def test_the_state_counts_rows_on_all_ranks() -> None:
     assert alone.position() == (0, 1)
 
 
+def test_steps_with_the_same_rows_go_on_in_other_micro_batches() -> None:
+    """One rank with 4 micro-batches of 2 stops after a step; two ranks with 2 of them, and one with 1 of 8, go on."""
+    counter = Counter()
+    four = make(counter, size=21, batch_size=2, accumulate=4)
+    consume(four, counter, 4)
+    state = four.state_dict()
+    assert four.passed(True) == (4, 4)
+    for options, place in (({"world_size": 2, "accumulate": 2}, 2), ({"batch_size": 8}, 1)):
+        other = make(Counter(), size=21, **{"batch_size": 2, **options})
+        other.load_state_dict(state)
+        assert (other.position(), other.passed(True)) == ((0, place), (place, place))
+        with pytest.raises(InputError, match="compares the rows of a micro-batch"):
+            make(Counter(), size=21, compares_rows=True, **{"batch_size": 2, **options}).load_state_dict(state)
+
+
+def test_an_epoch_that_has_just_ended_is_counted_as_its_own() -> None:
+    """Lightning begins to count anew when the next one begins."""
+    counter = Counter()
+    loader = make(counter)
+    consume(loader, counter, 3)
+    assert loader.position() == (1, 0)
+    assert loader.passed(True) == (3, 3) and make(Counter()).passed(False) == (0, 0)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"fingerprint": "g"}, r"data\.train: the checkpoint was made with other training data"),
         ({"size": 11}, r"data\.train: the checkpoint was made with 10 rows, these are 11"),
         ({"seed": 1}, "seed_everything: the checkpoint was made with seed 0, this run has 1"),
-        ({"batch_size": 2}, r"data\.batch_size: the checkpoint was made with 4 rows .*, this run has 2"),
+        ({"batch_size": 2}, r"this run has 2; --trainer\.accumulate_grad_batches 2 makes it 4"),
+        (
+            {"accumulate": 2},
+            r"accumulate_grad_batches: .* 4 rows per .* this run has 8; --trainer.accumulate_grad_batches 1 makes it 4",
+        ),
+        ({"per_epoch": 2}, r"trainer\.limit_train_batches: .* 10 rows an epoch, this run has 8"),
     ],
 )
 def test_a_state_of_other_data_is_refused(change, message) -> None:

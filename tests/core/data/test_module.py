@@ -279,7 +279,7 @@ def test_a_game_reads_prompts(pairs, write, tokenizer) -> None:
     data = game(PreferenceData(path, held_out), tokenizer)
     data.setup("fit")
     assert [row.prompt for row in data.prompts("train")] == ["p0", "p1", "p2", "p3"]
-    assert [row.prompt for row in data.prompts("validation")] == ["x", "x", "y"]
+    assert [row.prompt for row in data.prompts("validation")] == ["x", "y"]
     assert data.reports["train"].kind == "prompts"
     assert data.fingerprint("train") == data.reports["train"].fingerprint
     assert data.where("train", 2) == f"{path}:3"

@@ -54,6 +54,17 @@ def test_ranks_share_the_same_global_blocks(size, world_size) -> None:
         assert blocks == [*alone[:-2], alone[-2] + alone[-1]]
 
 
+@pytest.mark.parametrize("size", [8, 9, 10, 11, 23])
+def test_where_rows_can_be_borrowed_any_number_of_ranks_takes_the_same_steps(size) -> None:
+    alone = epoch_of(BatchOrder(size=size, batch_size=8, seed=2, borrows=True), 1)
+    orders = ranks(4, size=size, batch_size=2, seed=2, borrows=True)
+    shares = [epoch_of(order, 1) for order in orders]
+    assert [sum(parts, ()) for parts in zip(*shares, strict=True)] == alone
+    for index, order in ((i, order) for i in range(len(alone)) for order in orders):
+        assert order.is_empty(index) == (order.batch(1, index) == ())
+        assert order.borrowed(1, index) == alone[index][:1]
+
+
 def test_the_last_block_is_split_as_evenly_as_possible() -> None:
     orders = ranks(4, size=8 + 6, batch_size=2)
     assert [len(order.batch(0, 1)) for order in orders] == [2, 2, 1, 1]

@@ -93,6 +93,17 @@ def test_a_prompt_without_tokens_is_refused(tokenizer, write) -> None:
         run(tokenizer, write(ROWS), template=Mute)
 
 
+def test_prompts_that_are_the_same_tokens_are_one(tokenizer, write) -> None:
+    path = write([{"prompt": [USER]}, {"prompt": "p"}, {"prompt": "p"}, {"prompt": "q"}])
+    kept, report = run(tokenizer, path, template=ChatTemplate)
+    assert [row.where for row in kept] == [f"{path}:1", f"{path}:4"]
+    assert (report.read, report.used, report.duplicates) == (4, 2, 2)
+    assert report.notes == (
+        "1 row repeats an earlier prompt: a game has each prompt once",
+        "prompts that are the same tokens as an earlier one, and left out: 1",
+    )
+
+
 def test_a_chat_needs_the_chat_template(tokenizer, write) -> None:
     with pytest.raises(InputError, match=r"rows\.jsonl:1: the prompt is a list of messages, and data\.template: plain"):
         run(tokenizer, write([{"prompt": [USER]}]))
@@ -111,8 +122,8 @@ def test_the_report_says_nothing_of_completions(tokenizer, write) -> None:
     screen = io.StringIO()
     Console(file=screen, width=120).print(report.table())
     shown = screen.getvalue()
-    assert "3 used of 3 rows read" in shown
-    assert "4 to 8, median 4, total 16" in shown
+    assert "2 used of 3 rows read" in shown
+    assert "4 to 8, median 8, total 12" in shown
     assert "completion" not in shown
-    assert "1 rows repeat an earlier prompt exactly" in shown
+    assert "1 row repeats an earlier prompt" in shown
     assert report.as_dict()["completion_tokens"] is None

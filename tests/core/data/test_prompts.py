@@ -76,10 +76,19 @@ def test_a_broken_line_is_named(write) -> None:
 def test_notes_count_what_is_not_used_and_what_repeats(write) -> None:
     rows = [{"prompt": p, "chosen": "a", "rejected": "b"} for p in ("x", "x", "y")]
     assert read_prompts(write(rows)).notes() == [
-        "columns not used: chosen (3), rejected (3); a game reads prompts and draws its own completions",
-        "1 rows repeat an earlier prompt exactly; they count twice",
+        "columns not used: chosen, rejected; a game reads prompts and draws its own completions",
+        "1 row repeats an earlier prompt: a game has each prompt once",
     ]
     assert read_prompts(write([{"prompt": "x"}])).notes() == []
+
+
+def test_each_prompt_is_there_once_from_its_first_row(write) -> None:
+    chat = [{"role": "user", "content": "x"}]
+    rows = [{"prompt": p, "chosen": f"a{i}", "rejected": "b"} for i, p in enumerate(("x", "y", "x", chat, "y", chat))]
+    found = read_prompts(path := write(rows))
+    assert [where for _, where in found.rows] == [f"{path}:{line}" for line in (1, 2, 4)]
+    assert (found.duplicates, found.read) == (3, 6)
+    assert found.notes()[1] == "3 rows repeat an earlier prompt: a game has each prompt once"
 
 
 def test_limit_reads_the_first_rows(write) -> None:
@@ -108,7 +117,9 @@ def test_which_prompts_depends_on_the_seed_alone() -> None:
 
 
 def test_a_round_cannot_have_a_prompt_twice_or_none() -> None:
-    with pytest.raises(InputError, match=r"data\.prompts_per_round: 11, but data\.train has 10 prompts.* give 10 or"):
+    with pytest.raises(
+        InputError, match=r"data\.prompts_per_round: 11, but data\.train has 10 different prompts.* give 10 or"
+    ):
         round_prompts(10, 2, 11, 0, 1)
     with pytest.raises(InputError, match=r"10 prompts cannot be split over 11 rounds; set data\.prompts_per_round"):
         round_prompts(10, 11, None, 0, 1)

@@ -181,7 +181,7 @@ def test_a_checkpoint_within_an_optimiser_step_is_refused(pairs, tokenizer, tmp_
     ("rows", "change", "message"),
     [
         (ROWS, {"seed": 1}, "seed_everything: the checkpoint was made with seed 0"),
-        (ROWS, {"batch_size": 3}, r"data\.batch_size: the checkpoint was made with 2 rows"),
+        (ROWS, {"batch_size": 3}, r"accumulate_grad_batches: the checkpoint was made with 2 rows per optimiser step"),
         (ROWS + 1, {}, r"data\.train: the checkpoint was made with 11 rows, these are 12"),
     ],
 )

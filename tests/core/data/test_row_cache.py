@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from nashtune.data import module, row_cache
+from nashtune.data import row_cache, split_reader
 from nashtune.data.module import PreferenceData
 from nashtune.errors import InputError
 
@@ -26,9 +26,9 @@ ROW = {"prompt": "p", "chosen": "a", "rejected": "bb", "p_chosen": 0.75}
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Sources that were read and tokenised."""
     seen: list[str] = []
-    tokenise = module.tokenise
+    tokenise = split_reader.tokenise
     monkeypatch.setattr(
-        module,
+        split_reader,
         "tokenise",
         lambda rows, found, *rest, **more: (seen.append(found.source), tokenise(rows, found, *rest, **more))[1],
     )
@@ -243,7 +243,7 @@ def test_a_source_that_fails_in_the_middle_is_not_read_again(pairs, tokenizer, o
         calls.append(next(iter(rows)))
         raise ConnectionError("gone")
 
-    monkeypatch.setattr(module, "tokenise", fail)
+    monkeypatch.setattr(split_reader, "tokenise", fail)
     path = pairs(3)
     with pytest.raises(InputError, match=rf"{path}: cannot be read to its end \(gone\)"):
         start(path, tokenizer)

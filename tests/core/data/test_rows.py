@@ -55,7 +55,14 @@ def test_chats_and_implicit_prompts(write, row, prompt) -> None:
         (without("rejected"), "no 'rejected' in this preference row, found chosen, prompt"),
         (without("rejected", rejected=None), "no 'rejected'"),
         (without("chosen", choosen="a"), "no 'chosen' .*; did you mean 'chosen' by 'choosen'\\? Rename the column"),
-        (without("prompt"), "no 'prompt', and 'chosen' is a text"),
+        (without("prompt"), "no 'prompt', and 'chosen' is a text; add 'prompt', [^;]*$"),
+        (without("prompt", prompt=None), "no 'prompt', and 'chosen' is a text.*; 'prompt' is null here, which counts"),
+        (without("prompt", messages=[USER]), "is a text.*; did you mean 'prompt' by 'messages'\\? Rename the column"),
+        ({**GOOD, "chosen": answer("a")}, "'chosen' must be a text or a list .*; put the message into a list"),
+        (
+            {**GOOD, "prompt": [{**USER, "content": [{"type": "text", "text": "p"}]}]},
+            "the content of message 1 of 'prompt' must be a text.*; parts are not read: join their texts into one",
+        ),
         (without("prompt", promt="p"), "no 'prompt' .*; did you mean 'prompt' by 'promt'"),
         (
             {"prompt": "p", "rejcted": "b"},
@@ -70,7 +77,7 @@ def test_chats_and_implicit_prompts(write, row, prompt) -> None:
         ({**GOOD, "prompt": ["p"]}, "message 1 of 'prompt' must be {role, content}, found \"p\""),
         ({**GOOD, "prompt": [{"role": "user"}]}, "message 1 of 'prompt' has no content; found role"),
         ({**GOOD, "prompt": [{"from": "human", "value": "p"}]}, "'from' and 'value' are another convention"),
-        ({**GOOD, "prompt": [{**USER, "tool_calls": ["x"]}]}, "has tool_calls, which is not read"),
+        ({**GOOD, "prompt": [{**USER, "tool_calls": ["x"]}]}, "has 'tool_calls', which is not read"),
         ({**GOOD, "prompt": [{**USER, "role": "usr"}]}, "has the role \"usr\"; did you mean 'user'\\?"),
         ({**GOOD, "prompt": [{**USER, "content": ["p"]}]}, "the content of message 1 of 'prompt' must be a text"),
         ({**GOOD, "prompt": [USER, answer("x")]}, "'prompt' ends with an assistant message"),
@@ -124,6 +131,12 @@ def test_every_bad_row_counts_and_five_are_named(write) -> None:
     assert [line.split(": ")[0] for line in lines[2:]] == [f"  {path}:{n}" for n in (4, 5, 6, 7)]
 
 
+def test_columns_that_every_row_has_are_one_line_and_no_misspelling_of_what_is_there(write) -> None:
+    extra = {"prompt_id": "7", "messages": [], "score_chosen": 8.0, "score_rejected": 3.0}
+    found = read_rows(write([{**GOOD, **extra}, {**GOOD, **extra, "rejected": "c"}]))
+    assert found.notes() == ["columns not used: messages, prompt_id, score_chosen, score_rejected"]
+
+
 def test_one_more_bad_row(write) -> None:
     path = write([without("chosen"), without("rejected")])
     with pytest.raises(InputError, match=f"and 1 more bad row:\n  {path}:2: no 'rejected'"):
@@ -164,7 +177,7 @@ def test_soft_labels_need_p_chosen(write) -> None:
 def test_duplicates_are_counted(write) -> None:
     found = read_rows(write([GOOD, {**GOOD, "chosen": "c"}, {**GOOD, "id": 3}]))
     assert found.duplicates == 1
-    assert "1 rows repeat an earlier one exactly; they count twice" in found.notes()
+    assert "1 rows repeat an earlier one exactly; each of them counts" in found.notes()
 
 
 def test_examples(write) -> None:
@@ -275,7 +288,7 @@ def test_margins_are_read_where_the_loss_reads_them(write) -> None:
     assert (found.margins, found.notes()) == (2, [])
     unread = read_rows(path)
     assert [row.margin for row in unread.rows if isinstance(row, Pair)] == [None, None]
-    assert unread.notes() == ["columns not used: margin (2)"]
+    assert unread.notes() == ["columns not used: margin"]
 
 
 @pytest.mark.parametrize("margin", [-0.5, math.nan, math.inf, "1", True])

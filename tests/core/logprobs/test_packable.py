@@ -130,7 +130,8 @@ def test_a_reference_that_cannot_be_packed_runs_padded_beside_a_policy_that_can(
     for logprobs, model in zip(found[:2], (policy, ref), strict=True):
         expected = dense.logprobs(dense.forward(model, BATCH), BATCH).sums
         torch.testing.assert_close(logprobs.sums, expected, rtol=0, atol=1e-3)
-    assert len(notes) == 1
+    assert notes[0] == "engine auto packs batches and shares prompts (shared): llama is a tested family"
+    assert len(notes) == 2 and "BloomModel" in notes[1]
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from nashtune.memory import prediction
 from nashtune.memory.activations import Compute, kept_bytes, layer_bytes
 from nashtune.memory.passes import Pass
-from nashtune.memory.prediction import HOLES, STAYS, Setting, head_bytes, predict
+from nashtune.memory.prediction import FEW_HOLES, HOLES, STAYS, Setting, head_bytes, predict
 from nashtune.memory.shape import ModelShape
 
 SHAPE = ModelShape(
@@ -66,7 +67,12 @@ def test_gradients_of_bfloat16_weights_are_summed_in_float32() -> None:
     assert later == 2 * SHAPE.parameters + EMBEDDING // 2  # and the embedding's next gradient, before it is added
 
 
-def test_on_a_cpu_layers_that_are_computed_again_leave_holes() -> None:
+@pytest.mark.parametrize(("by_onednn", "share"), [(False, HOLES), (True, FEW_HOLES)])
+def test_on_a_cpu_layers_that_are_computed_again_leave_holes(
+    by_onednn: bool, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction, "slow_in_float32", lambda: by_onednn)
+
     def holes(layers: int) -> int:
         compute = Compute(checkpointing=True)
         shape = replace(SHAPE, layers=layers)
@@ -76,9 +82,19 @@ def test_on_a_cpu_layers_that_are_computed_again_leave_holes() -> None:
 
     layer = STAYS * layer_bytes(SHAPE, Compute(), LARGE.width) * LARGE.positions
     assert holes(3) == pytest.approx(2 * layer)
-    assert holes(30) == pytest.approx(HOLES * 30 * layer)
+    assert holes(30) == pytest.approx(share * 30 * layer)
 
 
 def test_a_score_head_has_no_logits() -> None:
     scores = predict(replace(ON_GPU, scores=True), [LARGE]).parts
     assert scores["head"] == 0 and predict(ON_GPU, [LARGE]).parts["head"] > 0
+
+
+def test_kernels_weigh_where_onednn_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def process(compute: Compute) -> int:
+        return predict(replace(ON_GPU, gpu=False, compute=compute), [SMALL]).parts["process"]
+
+    for prefers in (False, True):
+        monkeypatch.setattr(prediction, "slow_in_float32", lambda prefers=prefers: prefers)
+        assert process(Compute()) == prediction.PROCESS + prefers * prediction.WIDE_KERNELS
+        assert process(Compute(autocast=True)) == prediction.PROCESS + prediction.KERNELS

@@ -195,6 +195,13 @@ def test_the_generation_config_is_kept_even_where_transformers_would_refuse_it(
     assert policy.model.generation_config.temperature == 0.6
 
 
+def test_another_users_server_may_read_what_is_exported(tiny: Path, tmp_path: Path, load: Load) -> None:
+    """The trap: safetensors makes files for their owner alone, whatever the user's umask says."""
+    (tmp_path / "plain").touch()
+    load(tiny).save_pretrained(tmp_path / "out")
+    assert {file.stat().st_mode for file in (tmp_path / "out").iterdir()} == {(tmp_path / "plain").stat().st_mode}
+
+
 def test_a_failed_export_leaves_the_folder_as_it_was(
     tiny: Path, tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
