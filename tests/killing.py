@@ -35,15 +35,20 @@ def killed_run(arguments: Sequence[str], folder: str, target: str, call: int, *,
 
 def _run(arguments: list[str], folder: str, target: str, call: int, after: bool) -> None:
     os.chdir(folder)
+    put_death(target, call, after)
+    from nashtune.cli.main import main
+
+    os._exit(main(arguments))
+
+
+def put_death(target: str, call: int, after: bool) -> None:
+    """Let this process kill itself at a call of a function; see `killed_run`."""
     module, _, path = target.partition(":")
     holder: Any = import_module(module)
     *owners, name = path.split(".")
     for owner in owners:
         holder = getattr(holder, owner)
     setattr(holder, name, _deadly(getattr(holder, name), call, after))
-    from nashtune.cli.main import main
-
-    os._exit(main(arguments))
 
 
 def _deadly(function: Callable[..., Any], call: int, after: bool) -> Callable[..., Any]:

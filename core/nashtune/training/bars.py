@@ -5,16 +5,20 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import BatchesProcessedColumn
 from rich import get_console
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Display
 from rich.text import Text
 
 from nashtune.training.game_bar import GameBar, Running
 
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_REFRESHES = 2.0
+"""Of a bar in a log: every step is shown where steps are slower than this, and a fast run does not fill the file."""
 
 
 class _NoVersion:
@@ -27,11 +31,38 @@ class _NoVersion:
 
 
 class PlainBar(_NoVersion, TQDMProgressBar):
-    """For logs and pipes."""
+    """For logs and pipes: refreshed by the clock, as Lightning's count of batches is too rare for slow ones."""
+
+    BAR_FORMAT = TQDMProgressBar.BAR_FORMAT.replace("{total_fmt}", "{total_fmt} batches")
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=1, leave=True)
+        self._refreshed = float("-inf")
+
+    def _should_update(self, current: int, total: int) -> bool:
+        """Whether this batch is shown; the last one always is."""
+        now = monotonic()
+        due = current == total or now - self._refreshed >= SECONDS_BETWEEN_REFRESHES
+        if due:
+            self._refreshed = now
+        return due and self.is_enabled
+
+
+class _Batches(BatchesProcessedColumn):
+    """Says what is counted: with several processes, those of the first one."""
+
+    def render(self, task: Task) -> Text:
+        """`4/8 batches`."""
+        return Text(f"{super().render(task)} batches", style=self.style)
 
 
 class RichBar(_NoVersion, RichProgressBar):
     """For terminals."""
+
+    def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
+        """Lightning's, one of them in words."""
+        columns = super().configure_columns(trainer)
+        return [_Batches(one.style) if type(one) is BatchesProcessedColumn else one for one in columns]
 
 
 class RoundsBar(GameBar):

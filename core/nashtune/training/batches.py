@@ -72,6 +72,7 @@ def rollout_batch(
         # the layout's, where the batch was counted: repeat_interleave asks the device for the number of tokens
         sequence=batch.layout.sequence if batch.layout is not None else torch.repeat_interleave(policy.lengths),
         lengths=policy.lengths,
+        counts=batch.counts,
         score=batch.score,
         anchors=anchors,
         group=batch.group,
@@ -99,11 +100,14 @@ def score_batch(batch: TokenBatch, scores_NK: Tensor) -> ScoreBatch:
     """Lists of completions, best first; a pair is a list of two."""
     if batch.kind == "ranked":
         assert batch.sizes is not None, "a ranked batch carries the sizes of its lists"
-        return ScoreBatch(scores=scores_NK, sizes=batch.sizes, levels=batch.levels, share=batch.share)
+        return ScoreBatch(
+            scores=scores_NK, sizes=batch.sizes, counts=batch.counts, levels=batch.levels, share=batch.share
+        )
     side_by_side = torch.stack(scores_NK.chunk(2), dim=1).flatten(0, 1)  # chosen and rejected of each pair together
     return ScoreBatch(
         scores=side_by_side,
         sizes=torch.full((len(batch),), 2, device=scores_NK.device),
+        counts=(2,) * len(batch),
         margin=batch.margin,
         p_chosen=batch.p_chosen,
         share=batch.share,

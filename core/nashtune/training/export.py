@@ -20,6 +20,7 @@ from nashtune.models.policy import HFPolicy, PolicyConfig
 from nashtune.models.preference_file import PreferenceFile
 from nashtune.models.reward_policy import RewardPolicy
 from nashtune.models.sizes import context_length
+from nashtune.sharding.files import is_sharded_checkpoint
 from nashtune.spec.resolve import build, resolve
 from nashtune.training.checkpoint import SECTION, newest_checkpoint, read_checkpoint
 from nashtune.training.reward_card import measured_section, preference_section, reward_section
@@ -57,11 +58,17 @@ def export_policy(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def refuse_used(out: Path) -> None:
-    """Raise `InputError` if a folder to be written holds something."""
+def refuse_used(out: Path, *, ends: bool = True) -> None:
+    """Raise `InputError` if a folder to be written holds something.
+
+    Args:
+        out: The folder.
+        ends: Whether nothing else replaces it; False for that of a run which writes its own there when it ends.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        later = "" if ends else " (it is of an earlier export, and the run puts its own there when it ends)"
         raise InputError(
-            f"{out} is not empty and is not overwritten: use what it holds, or choose another folder with --out"
+            f"{out} is not empty and is not overwritten{later}: use what it holds, or choose another folder with --out"
         )
 
 
@@ -71,23 +78,38 @@ def export_run(run: Path, out: Path | None, *, merged: bool) -> Path:
     Returns:
         The folder written.
     """
-    checkpoint = newest_checkpoint(run) if run.is_dir() else run
+    checkpoint = newest_checkpoint(run) if run.is_dir() and not is_sharded_checkpoint(run) else run
     content = read_checkpoint(checkpoint, "RUN")
     config = content[SECTION]["config"]
     folder = checkpoint.parent.parent
+    file = folder / "report.json"
+    own = out is None and not merged
     out = out or folder / (f"{EXPORT}-merged" if merged else EXPORT)
-    refuse_used(out)
+    refuse_used(out, ends=file.exists() or not own)
     head = resolve(config["spec"]).head
     chosen = PolicyConfig.from_plain(config["policy"])
     policy = HFPolicy(chosen) if head is None else RewardPolicy(chosen, head)
-    file = folder / "report.json"
-    report = json.loads(file.read_text()) if file.exists() else {}
+    report = _report(file)
     if isinstance(policy, RewardPolicy):
         _recall(policy, config, checkpoint, content["global_step"], report)
     policy.load()
     policy.load_trainable_state_dict(without_critic(content["state_dict"]))
+    if report.get("steps") != content["global_step"]:  # of other weights: what was measured is not of these
+        report = {"steps": content["global_step"], "data": report.get("data", {})}
     export_policy(policy, out, model_card(config, report, merged=merged), merged=merged, asked=asked_as(config))
     return out
+
+
+def _report(file: Path) -> dict[str, Any]:
+    """What the run says of itself; nothing where it did not end."""
+    try:
+        report: dict[str, Any] = dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{file} is torn or was altered; restore it from a copy, or move it away: the model card is then without "
+            "what was measured"
+        ) from error
+    return report
 
 
 def _recall(
@@ -139,7 +161,7 @@ def model_card(config: Mapping[str, Any], report: Mapping[str, Any], *, merged: 
 
     Args:
         config: The run's.
-        report: Of the run; empty where it did not end.
+        report: Of the run when it had these weights; without what was measured where it did not end with them.
         merged: Whether an adapter was merged into the weights.
     """
     spec = resolve(config["spec"])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from rich.table import Table as Printed
 
@@ -31,6 +32,9 @@ from nashtune.samplers.policy import PolicySampler
 from nashtune.training.samples import SampleSettings
 
 KEY = "answers-key"
+KEY_TYPES = {"key": pa.string(), "policy": pa.string()}
+PROMPTS = "prompts"  # beside each policy's answers: what they answer
+COMPARISONS = "comparisons"  # beside those of the start: every verdict, both orders averaged; null where there was none
 ANSWERS_SEED = 2**33  # beyond the seeds of policy and opponent, see `nashtune.rounds.collect`
 LIVE = "now"  # the live weights, where the run was stopped before its last round was over
 
@@ -111,6 +115,8 @@ def _face_off(
         kl[name] = {"k1": k1, "k3": k3}
     table.policy.load_trainable_state_dict(live)
     compared = _compare(table, chosen, texts)
+    if compared is not None:
+        _write_comparisons(journal, compared)
     rewards = None
     if isinstance(table.oracle, RewardOracle):
         rewards = held_out_rewards(table.oracle, [row.prompt for row in chosen], texts)
@@ -148,7 +154,9 @@ def _key(table: Table, prompts: Sequence[PromptRow], settings: SampleSettings) -
 def _answers(
     table: Table, journal: Journal, asked: _Asked, prompts: Sequence[PromptRow], settings: SampleSettings
 ) -> tuple[list[Completion], list[str]]:
-    known = journal.has(asked.number, KEY) and journal.read_table(asked.number, KEY)["key"] == [asked.key]
+    known = journal.has(asked.number, KEY) and journal.read_table(asked.number, KEY, KEY_TYPES)["key"] == [asked.key]
+    if not known or not journal.has(asked.number, PROMPTS):
+        _write_prompts(journal, asked.number, prompts)
     if not known:
         table.progress.phase(f"answers of {asked.name}", len(prompts), "prompts")
         sampler = PolicySampler(
@@ -168,6 +176,28 @@ def _answers(
         journal.write_table(asked.number, KEY, {"key": [asked.key], "policy": [asked.name]})
         table.progress.done(f"{len(found)} answers, {sum(len(one.token_ids) for one in found)} tokens")
     return read_completions(journal, asked.number, "policy", 0)
+
+
+def _write_prompts(journal: Journal, number: int, prompts: Sequence[PromptRow]) -> None:
+    """So that the answers can be read, and given again, without the file of held-out prompts."""
+    columns = {
+        "prompt": pa.array(range(len(prompts)), type=pa.int32()),
+        "token_ids": pa.array([list(row.prompt_ids) for row in prompts], type=pa.list_(pa.int32())),
+        "text": pa.array([row.prompt_text for row in prompts], type=pa.string()),
+    }
+    journal.write_table(number, PROMPTS, columns)
+
+
+def _write_comparisons(journal: Journal, found: WinRates) -> None:
+    """What the win rates are means of: a judge that is asked again may answer otherwise."""
+    rows = found.comparisons
+    columns = {
+        "prompt": pa.array([one.prompt for one in rows], type=pa.int32()),
+        "first": pa.array([one.first for one in rows], type=pa.string()),
+        "second": pa.array([one.second for one in rows], type=pa.string()),
+        "p": pa.array([one.p for one in rows], type=pa.float64()),
+    }
+    journal.write_table(1, COMPARISONS, columns)
 
 
 def _logprobs(table: Table, prompts: Sequence[PromptRow], drawn: Sequence[Completion]) -> torch.Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
+from nashtune.apply_loss import apply_loss
 from nashtune.interfaces import (
     KLController,
     LogProbEngine,
@@ -20,6 +21,7 @@ from nashtune.interfaces import (
     Step,
     TokenBatch,
 )
+from nashtune.kl.asked import asked_beta, asked_report
 from nashtune.kl.estimators import policy_entropy, with_token_kl
 from nashtune.logprobs import EngineName, get_engine
 from nashtune.spec.resolve import build
@@ -64,6 +66,15 @@ class Objective:
         self._policy = policy
         self._mean_over_ranks = mean_over_ranks
 
+    @property
+    def reward_unit(self) -> str | None:
+        """What the implicit rewards are measured in, where the loss and the controller tell."""
+        if self.loss.reward_unit:
+            return self.loss.reward_unit
+        if self.loss.reads == "scores":
+            return "score"
+        return "β · nats" if self.loss.uses_beta and self.kl is not None else None
+
     def compares_rows(self, kind: RowKind) -> bool:
         """Whether what a row contributes depends on the rows beside it, so that a micro-batch is one pass.
 
@@ -80,12 +91,12 @@ class Objective:
                 KL(pi || ref), where `ref` gives logits.
         """
         seen, statistics = self._look(batch, token_kl)
-        beta = batch.beta if batch.beta is not None else self.kl.beta(seen) if self.kl is not None else None
+        beta = batch.beta if batch.beta is not None else asked_beta(self.kl, seen) if self.kl is not None else None
         step = Step(beta=beta, mean_over_ranks=self._mean_over_ranks, round=self.round, scale=self.scale)
-        output = self.loss(seen, step)
+        output = apply_loss(self.loss, seen, step)
         # where β was fixed before the update, so was what the controller reports of it
         reports = self.kl is not None and beta is not None and batch.beta is None
-        extra = dict(self.kl.report(seen, beta)) if reports else {}  # type: ignore[union-attr, arg-type]
+        extra = asked_report(self.kl, seen, beta) if reports else {}  # type: ignore[arg-type]
         if beta is not None:
             extra.setdefault("beta", beta)
         own = len(batch) if batch.kind == "examples" else None  # mismatched answers are not the policy's rows
@@ -97,6 +108,7 @@ class Objective:
             values=output.values,
             reward_chosen=output.reward_chosen,
             reward_rejected=output.reward_rejected,
+            desirable=output.desirable,
             metrics={**output.metrics, **{name: value.detach() for name, value in extra.items()}},
             scores=seen.scores.detach() if isinstance(seen, ScoreBatch) else None,
         )

@@ -6,6 +6,7 @@ Legend: S = sampled completions.
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -15,12 +16,18 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from nashtune.data.collate import completion_batch
+from nashtune.errors import InputError
 from nashtune.interfaces import Surroundings
 from nashtune.kl.estimators import sampled_kl
+from nashtune.notes import note
+from nashtune.ranks import everyone, together
 from nashtune.samplers.policy import PolicySampler
+from nashtune.sharding.tensors import local
+from nashtune.spec.optimizerrules import MOMENTS
 from nashtune.training.run_folder import write_json
 
 if TYPE_CHECKING:
+    from nashtune.interfaces import Loss
     from nashtune.training.module import AlignmentModule
 
 
@@ -43,6 +50,11 @@ class SampleSettings:
     temperature: NonNegativeFloat = 1.0
 
 
+def answers_prompts(loss: Loss) -> bool:
+    """Whether what a loss trains answers prompts; a score head and a model that names the better answer do not."""
+    return loss.reads == "logprobs" and loss.rows != "comparisons"
+
+
 class Samples(Callback):
     """Samples when training starts and when it ends, with the same noise.
 
@@ -57,17 +69,20 @@ class Samples(Callback):
         self.settings = settings
         self._seed = seed
         self.kl: dict[str, float] | None = None
-        self.answers: list[dict[str, str]] = json.loads(self._path.read_text()) if self._path.exists() else []
+        self.answers = _answers(self._path)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Answers of the starting weights; a resumed run has them on disk."""
         module = cast("AlignmentModule", pl_module)
         prompts = self._prompts(module)
-        if not prompts or self.answers or trainer.global_step > 0:
-            return
-        texts, _ = self._sample(module, [ids for _, ids in prompts])
+        if not prompts or everyone(bool(self.answers))[0] or trainer.global_step > 0:
+            return  # by what rank 0 has: sampling may need all of them
+        coming = MOMENTS[module.spec.optimizer.name] * sum(local(w).numel() for w in module.policy.trained().values())
+        with module.policy.inference_model(later=coming):  # so that there is room at the end, too
+            texts, _ = self._sample(module, [ids for _, ids in prompts])
         self.answers = [{"prompt": prompt, "before": text} for (prompt, _), text in zip(prompts, texts, strict=True)]
-        write_json(self._path, self.answers)
+        if trainer.is_global_zero:
+            write_json(self._path, self.answers)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Answers of the trained weights, and the KL divergence to `ref` where it gives log-probs of new text."""
@@ -75,13 +90,20 @@ class Samples(Callback):
         prompts = self._prompts(module)
         if not prompts:
             return
-        texts, sequences = self._sample(module, [ids for _, ids in prompts])
+        with ExitStack() as copy:
+            try:
+                copy.enter_context(module.policy.inference_model())
+            except InputError as error:  # on all ranks; the run is over, and what it has trained is to be kept
+                note(f"no answers of the trained weights: {error}")
+                return
+            texts, sequences = self._sample(module, [ids for _, ids in prompts])
         before = {answer["prompt"]: answer["before"] for answer in self.answers if "before" in answer}
         self.answers = [
             {"prompt": prompt, **({"before": before[prompt]} if prompt in before else {}), "after": text}
             for (prompt, _), text in zip(prompts, texts, strict=True)
         ]
-        write_json(self._path, self.answers)
+        if trainer.is_global_zero:
+            write_json(self._path, self.answers)
         reference = module.references.get("ref")
         if reference is None or not reference.gives_logits or self.settings.temperature != 1.0:
             return
@@ -93,16 +115,29 @@ class Samples(Callback):
         self.kl = {"k1": k1, "k3": k3, "completions": float(len(sequences))}
 
     def _prompts(self, module: AlignmentModule) -> list[tuple[str, list[int]]]:
-        """None for what does not answer prompts: a score head, or a model that names the better of two answers."""
-        answers = module.loss.reads == "logprobs" and module.loss.rows != "comparisons"
-        return module.data.sample_prompts(self.settings.prompts) if answers else []
+        """None for what does not answer any."""
+        return module.data.sample_prompts(self.settings.prompts) if answers_prompts(module.loss) else []
 
     def _sample(
         self, module: AlignmentModule, prompts: list[list[int]]
     ) -> tuple[list[str], list[tuple[list[int], list[int]]]]:
         tokenizer: Any = module.data.tokenizer
         sampler = PolicySampler(max_new_tokens=self.settings.max_new_tokens, temperature=self.settings.temperature)
-        sampler.attach(Surroundings(policy=module.policy, tokenizer=tokenizer))
-        drawn = sampler.sample(prompts, 1, seed=self._seed)
-        texts = [tokenizer.decode(c.token_ids, skip_special_tokens=True).strip() for c in drawn]
+        with together("samples"):
+            sampler.attach(Surroundings(policy=module.policy, tokenizer=tokenizer))
+            drawn = sampler.sample(prompts, 1, seed=self._seed)
+            texts = [tokenizer.decode(c.token_ids, skip_special_tokens=True).strip() for c in drawn]
         return texts, [(prompts[c.prompt], list(c.token_ids)) for c in drawn]
+
+
+def _answers(path: Path) -> list[dict[str, str]]:
+    """Those of an earlier attempt."""
+    if not path.exists():
+        return []
+    try:
+        return [dict(answer) for answer in json.loads(path.read_text(encoding="utf-8"))]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{path} is torn or was altered; restore it from a copy, or move it away: the report is then without the "
+            "answers before training"
+        ) from error

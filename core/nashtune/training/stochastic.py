@@ -20,6 +20,9 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from nashtune.ranks import rank
+from nashtune.sharding.tensors import DTensor, local
+
 CHUNK = 2**22
 """Numbers that are computed in float32 at a time: the step needs no copy of a whole embedding."""
 
@@ -74,7 +77,9 @@ class StochasticAdamW(torch.optim.Optimizer):
             for param in group["params"]:
                 if param.grad is not None:
                     if param.device not in noise:
-                        seed = hash((group["seed"], group["updates"])) % 2**63
+                        # pieces of a weight that is cut up draw noise of their own
+                        own = (rank(),) if isinstance(param, DTensor) else ()
+                        seed = hash((group["seed"], group["updates"], *own)) % 2**63
                         noise[param.device] = torch.Generator(param.device).manual_seed(seed)
                     self._update(param, group, noise[param.device])
         return loss
@@ -83,9 +88,9 @@ class StochasticAdamW(torch.optim.Optimizer):
         state = self.state[param]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=param.device)
-            state.update({name: torch.zeros(param.shape, dtype=torch.float32, device=param.device) for name in MOMENTS})
+            state.update({name: _moment(param) for name in MOMENTS})
         assert param.grad is not None
-        tensors = (param.detach(), param.grad, *(state[name] for name in MOMENTS))
+        tensors = map(local, (param.detach(), param.grad, *(state[name] for name in MOMENTS)))
         for weight, grad, first, second in zip(*map(_chunks, tensors), strict=True):
             wide = weight.float().contiguous()  # the kernel goes by the order in memory
             adamw(
@@ -135,6 +140,11 @@ def round_stochastically(wide: Tensor, noise: torch.Generator) -> Tensor:
     drawn = torch.empty_like(bits).random_(0, 2**16, generator=noise).add_(bits).bitwise_and_(-(2**16))
     # the sum can carry a NaN over into a zero
     return torch.where(wide.isfinite(), drawn.view(torch.float32), wide).to(torch.bfloat16)
+
+
+def _moment(param: Tensor) -> Tensor:
+    """Zeros in float32 in the order of rows, however the weight lies in memory: the kernel goes by it."""
+    return torch.zeros_like(param, dtype=torch.float32, memory_format=torch.contiguous_format)
 
 
 def _chunks(tensor: Tensor) -> Iterator[Tensor]:

@@ -1,16 +1,20 @@
-"""Real and padded tokens per second, padding share and peak memory of a run."""
+"""Tokens, time and peak memory of one attempt of a run; `attempts` has them of all."""
 
 from __future__ import annotations
 
 import resource
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from nashtune.interfaces import TokenBatch
+from nashtune.ranks import everyone
+
+if TYPE_CHECKING:
+    from nashtune.training.module import AlignmentModule
 
 
 def peak_memory_gib() -> float:
@@ -23,6 +27,8 @@ def peak_memory_gib() -> float:
 
 class Throughput(Callback):
     """Counts tokens while training; validation and saving are not in the time.
+
+    What a rank computes only to keep the others company counts nothing. Each rank counts for itself until `gather`.
 
     Attributes:
         real_tokens: Tokens of all sequences, a prompt as often as it stands in them, without padding.
@@ -37,6 +43,7 @@ class Throughput(Callback):
         self.padding = 0
         self.seconds = 0.0
         self._start = 0.0
+        self._peak = 0.0  # GiB, of the rank with the most
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Start the clock."""
@@ -47,20 +54,21 @@ class Throughput(Callback):
     ) -> None:
         """Stop the clock and count; on an accelerator the clock shows when work was handed out, in sum the same."""
         self.seconds += time.perf_counter() - self._start
-        for one in batch:
+        for one in batch[: cast("AlignmentModule", pl_module).counted_passes]:
             at = one.layout
             assert at is not None, "the module counts before it trains"
             self.real_tokens += at.tokens
             self.positions += at.positions
             self.padding += at.positions - at.tokens if at.packed is None else 0
 
-    def summary(self) -> dict[str, float]:
-        """Figures of this attempt."""
-        seconds = max(self.seconds, 1e-9)
-        return {
-            "tokens_per_second": self.real_tokens / seconds,
-            "positions_per_second": self.positions / seconds,
-            "padding_share": self.padding / max(1, self.positions),
-            "training_seconds": self.seconds,
-            "peak_memory_gib": peak_memory_gib(),
-        }
+    def gather(self) -> None:
+        """Take what all ranks have counted, and the time and memory of those that needed the most; collective."""
+        own = (self.real_tokens, self.positions, self.padding, self.seconds, peak_memory_gib())
+        real, positions, padding, seconds, peaks = zip(*everyone(own), strict=True)
+        self.real_tokens, self.positions, self.padding = sum(real), sum(positions), sum(padding)
+        self.seconds, self._peak = max(seconds), max(peaks)
+
+    @property
+    def peak(self) -> float:
+        """Most memory of a rank, in GiB; of several ranks, after `gather`."""
+        return max(self._peak, peak_memory_gib())

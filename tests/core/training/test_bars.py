@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from torch import Tensor
 
@@ -63,17 +64,21 @@ class Game:
                 yield torch.zeros(1)
 
 
-def play(bar: GameBar, path: Path, see: Callable[[], None] = lambda: None) -> Trainer:
-    trainer = Trainer(
+def trainer_of(bar: Callback, path: Path, accumulate: int = 1) -> Trainer:
+    return Trainer(
         accelerator="cpu",
         max_epochs=1,
-        accumulate_grad_batches=ACCUMULATE,
+        accumulate_grad_batches=accumulate,
         callbacks=[bar],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
         default_root_dir=path,
     )
+
+
+def play(bar: GameBar, path: Path, see: Callable[[], None] = lambda: None) -> Trainer:
+    trainer = trainer_of(bar, path, ACCUMULATE)
     trainer.fit(Line(), Game(bar, see))
     assert trainer.progress_bar_callback is bar
     return trainer
@@ -236,3 +241,30 @@ def test_the_version_of_a_logger_is_not_shown(
     base = kind.__mro__[2]
     monkeypatch.setattr(base, "get_metrics", lambda *args: {"v_num": 3, "train/loss": 0.5})
     assert kind().get_metrics(None, None) == {"train/loss": 0.5}
+
+
+def test_the_bars_of_other_runs_say_what_they_count(
+    lightning_log: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream = io.StringIO()
+    rich = RichBar(leave=True, console_kwargs={"file": stream, "force_terminal": True, "width": 110})
+    for bar in (PlainBar(), rich):
+        trainer_of(bar, tmp_path).fit(Line(), range(4))
+    assert "4/4 batches [" in capsys.readouterr().out
+    assert "4/4 batches" in stream.getvalue()
+
+
+def test_a_bar_in_a_log_shows_every_slow_step_and_few_fast_ones(
+    lightning_log: None, tmp_path: Path, clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shown(seconds: float) -> list[int]:
+        class Slow(Line):
+            def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+                clock[0] += seconds
+                return super().training_step(batch, batch_idx)
+
+        trainer_of(PlainBar(), tmp_path).fit(Slow(), range(12))
+        return sorted({int(n) for n in re.findall(r"(\d+)/12 batches", capsys.readouterr().out)} - {0})
+
+    assert shown(5.0) == list(range(1, 13))
+    assert shown(0.5) == [1, 5, 9, 12]

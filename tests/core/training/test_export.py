@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +47,16 @@ def test_the_model_card_says_what_was_trained(lab: Lab) -> None:
         assert part in card
 
 
+def test_the_card_of_other_weights_than_the_reports_has_none_of_its_figures(lab: Lab) -> None:
+    """A run's earlier checkpoint; so it is where a run went on and was killed before it wrote another report."""
+    run, out = lab.fit("--save_every", "2", "--keep_checkpoints", "9"), lab.folder / "earlier"
+    steps = json.loads((run / "report.json").read_text())["steps"]
+    assert steps > 2 and f"steps: {steps}" in (run / "export" / "README.md").read_text()
+    assert main(["export", str(run / "checkpoints" / "step=2.ckpt"), "--out", str(out)]) == 0
+    card = (out / "README.md").read_text()
+    assert "- Optimiser steps: 2\n" in card and "| not measured | |" in card and "sha256 of the token ids" in card
+
+
 def test_lora_exports_the_adapter_or_merged_weights(lab: Lab) -> None:
     from peft import PeftModel
 
@@ -66,6 +78,37 @@ def test_export_never_overwrites(lab: Lab, refused: Callable[..., str]) -> None:
     before = sorted((p.name, p.stat().st_mtime_ns) for p in (run / "export").iterdir())
     assert "is not empty and is not overwritten" in refused("export", str(run))
     assert sorted((p.name, p.stat().st_mtime_ns) for p in (run / "export").iterdir()) == before
+
+
+def test_an_earlier_export_of_a_run_that_goes_on(lab: Lab, refused: Callable[..., str]) -> None:
+    run = lab.fit()
+    (run / "report.json").unlink()
+    assert "of an earlier export, and the run puts its own there when it ends): use" in refused("export", str(run))
+    assert "earlier export" not in refused("export", str(run), "--out", str(run / "export"))
+
+
+def test_a_folder_that_cannot_be_written_to(
+    lab: Lab, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = lab.fit()
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def read_only(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "some/folder")
+
+    for fault, said in ((full, "the disk is full"), (read_only, "some/folder: the file system is read-only")):
+        monkeypatch.setattr(HFPolicy, "save_pretrained", fault)
+        message = refused("export", str(run), "--out", "new")
+        assert message == f"error: {said}; nothing was exported. Make room, or choose another folder with --out"
+    assert not (lab.folder / "new").exists()
+
+
+def test_a_report_with_a_bad_byte(lab: Lab, refused: Callable[..., str]) -> None:
+    run = lab.fit()
+    (run / "report.json").write_bytes(b"\xff")
+    assert "report.json is torn or was altered" in refused("export", str(run), "--out", "new")
 
 
 def test_merging_full_weights_is_refused(lab: Lab, refused: Callable[..., str]) -> None:

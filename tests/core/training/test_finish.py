@@ -1,4 +1,4 @@
-"""What a run that trains a judge says at its end."""
+"""What a run says at its end: of the judge that it trained, and of its weights where the end fails."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from torch.nn.functional import logsigmoid
 
 from lab import Lab, write_rows
 from nashtune.cli.main import main
+from nashtune.errors import InputError
 from nashtune.oracles.reward_ensemble import RewardEnsembleOracle
+from nashtune.training.finish import weights_are_whole
 
 SHORT = ("--trainer.max_epochs", "4")
 
@@ -118,3 +120,15 @@ def test_a_run_without_held_out_rows_has_nothing_to_say(lab: Lab) -> None:
     run = lab.fit("--data.validation", "null", spec="reward_bt")
     assert "verdicts" not in report(run) and not (run / "reliability.png").exists()
     assert "What it prefers" not in (run / "export" / "README.md").read_text()
+
+
+def test_weights_are_promised_where_there_are_some(tmp_path: Path) -> None:
+    """A run that trained nothing has saved none."""
+    said = []
+    for _ in range(2):
+        with pytest.raises(InputError) as caught, weights_are_whole(tmp_path):
+            raise InputError("the judge is gone")
+        said.append(str(caught.value))
+        (tmp_path / "checkpoints").mkdir(exist_ok=True)
+        (tmp_path / "checkpoints" / "step=4.ckpt").touch()
+    assert said == [(gone := "the judge is gone"), f"{gone}. The trained weights are whole: nashtune export {tmp_path}"]

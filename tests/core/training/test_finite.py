@@ -9,6 +9,7 @@ from nashtune.data.collate import completion_batch
 from nashtune.errors import InputError
 from nashtune.interfaces import LossOutput, TokenBatch
 from nashtune.spec.model import OptimizerSpec
+from nashtune.training import finite
 from nashtune.training.finite import FiniteGuard
 from nashtune.training.optimizer import make_optimizer
 
@@ -35,7 +36,32 @@ def test_a_gradient_is_named_where_the_loss_was_finite() -> None:
     guard = FiniteGuard()
     see(guard, [1.0, 2.0, 3.0], 4)
     guard.see_gradient([torch.ones(3), torch.tensor([1.0, float("inf")])], 4)
-    with pytest.raises(InputError, match="step 4: the gradient is not finite, though the loss is"):
+    said = "^step 4: the gradient is not finite, though the loss is; its rows: train.jsonl:7, train.jsonl:8, train.js"
+    with pytest.raises(InputError, match=said):
+        guard.look()
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ([(3, False), (4, True)], "^rank 0 of 2, step 4: the gradient is not finite, though the loss is; its rows: t"),
+        ([(4, True), (4, False)], "^rank 0 of 2, step 4: the gradient"),
+        ([(4, False)], "^step 4: the gradient is not finite, though every loss is and the gradient of each of the 2 "),
+        ([], "^step 4: some rank's gradient is not finite, .* rank 0: .*; rank 1: train.jsonl:1. Nothing was updated"),
+    ],
+)
+def test_whose_gradient_it_was(monkeypatch: pytest.MonkeyPatch, own: list[tuple[int, bool]], message: str) -> None:
+    """Of two ranks the other one's own gradient was finite, or is not known where ours is not."""
+    guard = FiniteGuard()
+    for step in (3, 4):
+        see(guard, [1.0, 2.0, 3.0], step)
+    for step, bad in own:
+        guard.see_own(torch.tensor(float("nan") if bad else 2.0), step)
+    guard.see_gradient([torch.ones(3)], 3)
+    guard.see_gradient([torch.tensor([float("nan")])], 4)
+    other = finite._Found(None, 4, "train.jsonl:1", False if own else None)
+    monkeypatch.setattr(finite, "everyone", lambda found: [found, other])
+    with pytest.raises(InputError, match=message):
         guard.look()
 
 
@@ -68,3 +94,35 @@ def test_other_optimisers_cannot_be_held() -> None:
     guard.see_gradient([torch.ones(4)], 0)
     assert not guard.hold(torch.optim.RMSprop([weight], weight_decay=0.1), [torch.ones(4)])
     assert not guard.hold(torch.optim.SGD([weight]), [torch.ones(4)])
+
+
+@pytest.mark.parametrize("beta", [0.0, -0.1, float("inf")])
+def test_a_beta_that_is_no_inverse_temperature_is_named_though_every_loss_is_finite(beta: float) -> None:
+    guard = FiniteGuard("Cosine")
+    for step, given in enumerate((0.1, 0.2, beta)):
+        output = LossOutput(values=torch.ones(3), metrics={"beta": torch.tensor(given)})
+        guard.see_loss(output, batch(7, 8, 9), step, lambda row: f"train.jsonl:{row}")
+        guard.see_gradient([torch.ones(3)], step)
+    said = (
+        rf"^kl Cosine: beta gave {beta:g} at step 2; it must be > 0 and finite. Nothing was updated by this step. Keep"
+    )
+    with pytest.raises(InputError, match=said):
+        guard.look()
+
+
+def test_a_beta_that_is_no_number_is_said_with_the_rows_whose_loss_it_spoils() -> None:
+    """Both may come of weights that are no numbers any more."""
+    guard, nan = FiniteGuard("Cosine"), float("nan")
+    output = LossOutput(values=torch.full((3,), nan), metrics={"beta": torch.tensor([0.1, nan, 0.1])})
+    guard.see_loss(output, batch(7, 8, 9), 4, lambda row: f"train.jsonl:{row}")
+    with pytest.raises(
+        InputError, match=r"^step 4: .* on 3 of 3 rows: .*; kl Cosine: beta gave nan at step 4; .*--spec"
+    ):
+        guard.look()
+
+
+def test_without_a_controller_a_metric_called_beta_is_the_losss_own() -> None:
+    guard = FiniteGuard()
+    output = LossOutput(values=torch.ones(3), metrics={"beta": torch.tensor(0.0)})
+    guard.see_loss(output, batch(7, 8, 9), 0, lambda row: "")
+    guard.look()

@@ -45,6 +45,8 @@ def test_every_method_trains_and_its_held_out_margin_grows(lab: Lab, spec: str) 
     run = lab.fit("--trainer.max_epochs", "4", spec=spec)
     report = json.loads((run / "report.json").read_text())
     assert report["steps"] == (28 if spec == "kto" else 16)  # 14 pairs are 28 examples
+    per_token = {"ipo": "τ · nats per token", "simpo": "β · nats per token", "orpo": "λ · nats per token"}
+    assert report["units"] == {"reward": per_token.get(spec, "β · nats")}
     assert lab.metrics(run).series["val/margin"][-1][1] > 0  # 0 at the start, where policy and reference are the same
 
 

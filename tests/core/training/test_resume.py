@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from faults import LOAD, STEP, Fault, faulty, said
 from lab import Lab
 from nashtune.training.checkpoint import newest_checkpoint
 
@@ -40,44 +37,15 @@ def assert_equal_runs(whole: Path, parts: Path, lab: Lab) -> None:
     assert lab.metrics(whole).series == lab.metrics(parts).series
 
 
-KILLER = """
-import os, signal, sys
-from lightning.pytorch import Callback
-import nashtune.training.fit as fit
-class Kill(Callback):
-    def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        if trainer.fit_loop.epoch_loop.batch_progress.total.processed == int(os.environ["KILL_AT"]):
-            os.kill(os.getpid(), int(os.environ["KILL_WITH"]))
-original = fit.make_trainer
-fit.make_trainer = lambda cli, folder, callbacks, loggers: original(cli, folder, [*callbacks, Kill()], loggers)
-from nashtune.cli.main import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def kill_at(lab: Lab, batch: int, *arguments: str, run: str, by: signal.Signals = signal.SIGKILL) -> Path:
-    command = [
-        "fit",
-        "--config",
-        str(lab.run_file),
-        "--run_dir",
-        str(lab.folder / run),
-        "--save_every",
-        "1",
-        *arguments,
-    ]
-    done = subprocess.run(
-        [sys.executable, "-c", KILLER, *command],
-        env={**os.environ, "KILL_AT": str(batch), "KILL_WITH": str(int(by))},
-        capture_output=True,
-        text=True,
-    )
-    if by == signal.SIGKILL:
-        assert done.returncode == -signal.SIGKILL, done.stderr
-    else:
-        assert done.returncode == 128 + by, done.stderr
-        assert "the newest checkpoint is step=" in done.stderr and "--ckpt_path last" in done.stderr
-    return lab.folder / run
+def kill_at(lab: Lab, batch: int, *arguments: str, run: str, by: str = "kill") -> Path:
+    """Train with a checkpoint at every step, in a process that gets a signal before a micro-batch of its own."""
+    folder = lab.folder / run
+    command = ["fit", "--config", str(lab.run_file), "--run_dir", str(folder), "--save_every", "1", *arguments]
+    (code,) = faulty(command, lab.folder, Fault(by, STEP, batch + 1))
+    assert code == {"kill": -9, "term": 143, "int": 130}[by], said(lab.folder)
+    if by != "kill":
+        assert "the newest checkpoint is step=" in said(lab.folder) and "--ckpt_path last" in said(lab.folder)
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -117,7 +85,7 @@ def test_killed_twice_with_accumulation(lab: Lab) -> None:
     options = ["--trainer.accumulate_grad_batches", "2", "--spec", "dpo"]
     whole = lab.fit("--save_every", "1", *options, spec=None, run="whole")
     kill_at(lab, 5, *options, run="parts")
-    kill_at(lab, 5, *options, "--ckpt_path", "last", run="parts")
+    kill_at(lab, 1, *options, "--ckpt_path", "last", run="parts")
     lab.fit("--ckpt_path", "last", "--save_every", "1", *options, spec=None, run="parts")
     assert_equal_runs(whole, lab.folder / "parts", lab)
 
@@ -160,9 +128,36 @@ def test_a_resume_with_another_model_is_refused(lab: Lab, refused: Callable[...,
     assert "policy.path" in message and "the checkpoint was trained with" in message
 
 
-@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_by_a_signal_says_how_to_go_on_and_does(lab: Lab, by: signal.Signals) -> None:
+@pytest.mark.parametrize("by", ["term", "int"])
+def test_stopped_by_a_signal_says_how_to_go_on_and_does(lab: Lab, by: str) -> None:
     whole = lab.fit("--save_every", "1", run="whole")
     parts = kill_at(lab, 3, "--spec", "dpo", run="parts", by=by)
     lab.fit("--ckpt_path", "last", "--save_every", "1", spec=None, run="parts")
     assert_equal_runs(whole, parts, lab)
+
+
+def test_stopped_before_anything_was_trained_names_no_folder_that_is_gone(lab: Lab) -> None:
+    command = ["fit", "--spec", "dpo", "--config", str(lab.run_file), "--run_dir", str(lab.folder / "run")]
+    assert faulty(command, lab.folder, Fault("term", LOAD)) == [143], said(lab.folder)
+    assert not (lab.folder / "run").exists()
+    assert said(lab.folder).endswith(f"nothing is left of it in {lab.folder / 'run'}; give the same command again")
+
+
+def test_killed_in_the_middle_of_a_logging_interval(lab: Lab) -> None:
+    """A row is the mean over its interval, of which a part was before the kill."""
+    options = ["--trainer.log_every_n_steps", "4", "--data.batch_tokens", "150", "--spec", "epsilon_dpo"]
+    whole = lab.fit("--save_every", "1", *options, spec=None, run="whole")
+    assert [step for step, _ in lab.metrics(whole).series["train/loss"]] == [4, 8]
+    parts = kill_at(lab, 6, *options, run="parts")
+    lab.fit("--ckpt_path", "last", "--save_every", "1", *options, spec=None, run="parts")
+    assert_equal_runs(whole, parts, lab)
+
+
+def test_a_row_is_the_mean_over_its_interval(lab: Lab) -> None:
+    """Its pairs, and not its steps, count alike: of 14 pairs in batches of 4, the last step of an epoch has 2."""
+    each = lab.metrics(lab.fit(run="each")).series
+    fourth = lab.metrics(lab.fit("--trainer.log_every_n_steps", "4", run="fourth")).series
+    for name in ("train/loss", "train/accuracy", "train/margin"):
+        of_steps = [value for _, value in each[name]]
+        expected = [sum(a * b for a, b in zip(of_steps[i : i + 4], (4, 4, 4, 2), strict=True)) / 14 for i in (0, 4)]
+        assert [value for _, value in fourth[name]] == pytest.approx(expected, rel=1e-9)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import yaml
 
 from nashtune.errors import InputError
-from nashtune.training.run_folder import RUN_DIR_VARIABLE, choose_run_dir, claim, next_attempt
+from nashtune.training.lock import RUN_DIR_VARIABLE
+from nashtune.training.run_folder import choose_run_dir, claim, next_attempt
 
 
 @pytest.fixture(autouse=True)
@@ -17,14 +19,16 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_runs_are_numbered_and_never_share_a_folder() -> None:
     first = choose_run_dir(None, "dpo", resumed=None)
-    claim(first, {"seed": 1}, 0)
+    with claim(first, {"seed": 1}, 0):
+        pass
     second = choose_run_dir(None, "dpo", resumed=None)
     assert (first, second) == (Path("runs/dpo-001"), Path("runs/dpo-002"))
 
 
 def test_a_folder_that_holds_another_run_is_refused_and_left_alone() -> None:
     folder = Path("mine")
-    claim(folder, {"seed": 1}, 0)
+    with claim(folder, {"seed": 1}, 0):
+        pass
     before = (folder / "config.yaml").read_bytes()
     with pytest.raises(
         InputError, match=r"mine holds another run, and a run is never overwritten.*--ckpt_path last --run_dir mine"
@@ -44,7 +48,8 @@ def test_a_resume_keeps_the_first_configuration(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     for attempt, name in enumerate(("first", "second")):
         assert next_attempt(folder) == attempt
-        claim(folder, {"attempt": name}, attempt)
+        with claim(folder, {"attempt": name}, attempt):
+            pass
     assert yaml.safe_load((folder / "config.yaml").read_text()) == {"attempt": "first"}
     assert yaml.safe_load((folder / "config.1.yaml").read_text()) == {"attempt": "second"}
 
@@ -58,7 +63,8 @@ def test_other_ranks_take_the_folder_of_rank_0(monkeypatch: pytest.MonkeyPatch) 
 def test_a_resume_into_another_runs_folder_is_refused(tmp_path: Path) -> None:
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     for folder in (ours, theirs):
-        claim(folder, {}, 0)
+        with claim(folder, {}, 0):
+            pass
     assert choose_run_dir(str(ours), "dpo", resumed=ours) == ours
     assert choose_run_dir(None, "dpo", resumed=ours) == ours
     with pytest.raises(InputError, match="holds another run"):
@@ -68,7 +74,34 @@ def test_a_resume_into_another_runs_folder_is_refused(tmp_path: Path) -> None:
 def test_two_runs_that_start_at_once_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
     real_exists = Path.exists
-    claim(folder, {}, 0)
+    with claim(folder, {}, 0):
+        pass
     monkeypatch.setattr(Path, "exists", lambda self: False if self == folder else real_exists(self))
     with pytest.raises(InputError, match="another run has just taken"):
-        claim(folder, {}, 0)
+        with claim(folder, {}, 0):
+            pass
+
+
+@pytest.mark.parametrize("name", ["logs/attempt_0/time.csv", ".lock"])
+def test_what_is_no_file_of_a_run_folder_is_refused(name: str, tmp_path: Path) -> None:
+    """To open a pipe is to wait for somebody at its other end."""
+    folder = tmp_path / "run"
+    with claim(folder, {"seed": 1}, 0):
+        pass
+    odd = folder / name
+    odd.parent.mkdir(parents=True, exist_ok=True)
+    odd.unlink(missing_ok=True)
+    os.mkfifo(odd)
+    with pytest.raises(InputError, match="is neither a file nor a folder"):
+        choose_run_dir(str(folder), "dpo", resumed=folder)
+    odd.unlink()
+    odd.symlink_to(odd.name)
+    with pytest.raises(InputError, match="is a link"):
+        choose_run_dir(str(folder), "dpo", resumed=folder)
+    odd.unlink()
+    if odd.suffix:
+        odd.mkdir()
+        with pytest.raises(InputError, match="is a folder, which no run has written there"):
+            choose_run_dir(str(folder), "dpo", resumed=folder)
+        odd.rmdir()
+    assert choose_run_dir(str(folder), "dpo", resumed=folder) == folder
