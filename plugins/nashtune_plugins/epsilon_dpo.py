@@ -40,6 +40,8 @@ from nashtune.plugins import Component, hookimpl
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nashtune.interfaces.batch import RowKind
+
 # Legend: B = pairs, M = completion tokens, V = vocabulary.
 
 
@@ -77,6 +79,7 @@ class EpsilonDPOController(KLController):
         beta_update: `mean_beta`, the paper: mean of beta~; `mean_step`, the code: beta/(1 + epsilon_step mean s).
     """
 
+    rows: ClassVar[tuple[RowKind, ...]] = ("pairs",)
     statistics: ClassVar[tuple[str, ...]] = ("shift_minus", "shift_plus")
     vector_inputs: ClassVar[tuple[str, ...]] = ("steps",)
 

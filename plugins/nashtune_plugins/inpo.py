@@ -54,6 +54,7 @@ class INPOLoss(Loss):
 
     anchors: ClassVar[tuple[str, ...]] = ("ref", "previous")
     uses_beta: ClassVar[bool] = False
+    reward_unit = "η · nats"
 
     def __init__(
         self,

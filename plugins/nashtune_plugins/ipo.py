@@ -50,6 +50,7 @@ class IPOLoss(Loss):
     def __init__(self, *, tau: PositiveFloat, reduction: Literal["sum", "mean"]) -> None:
         self.tau = float(tau)
         self.reduction = reduction
+        self.reward_unit = "τ · nats" if reduction == "sum" else "τ · nats per token"
 
     def __call__(self, batch: LossBatch, step: Step) -> LossOutput:
         """Loss and implicit rewards tau h of each pair (B,), h under the chosen reduction."""

@@ -14,9 +14,8 @@ Conventions: log-probs are sums over completion tokens, EOS included; z0 is one 
 over data-parallel ranks and detached; one value per example, the objective is the mean over all examples. beta comes
 from the KL controller.
 
-Departures: The mean behind z0 weighs
-every mismatched completion alike, also where ranks hold unequal numbers; averaging the ranks' means, as is common,
-does not.
+Departures: The mean behind z0 weighs every mismatched completion alike, also where ranks hold unequal numbers;
+averaging the ranks' means, as is common, does not.
 """
 
 from __future__ import annotations
@@ -43,8 +42,9 @@ if TYPE_CHECKING:
 
 def reference_point(log_ratio_E: Tensor, mean_over_ranks: Callable[[Tensor], Tensor]) -> Tensor:
     """z0 >= 0, a scalar without gradient, from the log-ratios of mismatched completions (E,) of every rank."""
-    total = mean_over_ranks(log_ratio_E.detach().sum())
-    count = mean_over_ranks(log_ratio_E.new_tensor(float(log_ratio_E.numel())))
+    total = log_ratio_E.detach().sum()
+    # filled where it is needed: a number from the host would be copied there, and the host would wait
+    total, count = mean_over_ranks(torch.stack([total, torch.full_like(total, log_ratio_E.numel())])).unbind()
     return (total / count).clamp(min=0.0)  # after the mean over ranks: a mean of clamped means would be too large
 
 
@@ -85,7 +85,7 @@ class KTOLoss(Loss):
         self.lam_undesirable = float(lam_undesirable)
 
     def __call__(self, batch: LossBatch, step: Step) -> LossOutput:
-        """Loss of each example (E,); implicit rewards beta h of the desirable and of the undesirable ones; `z0`."""
+        """Loss of each example (E,); implicit rewards beta h, and which are those of desirable ones; `z0`."""
         examples = cast(ExampleBatch, batch)
         beta = cast("Tensor", step.beta)
         mismatched_E = examples.policy_mismatched
@@ -104,8 +104,9 @@ class KTOLoss(Loss):
         reward_E = (beta * log_ratio_E).detach()
         return LossOutput(
             values=values_E,
-            reward_chosen=reward_E[examples.desirable],
-            reward_rejected=reward_E[~examples.desirable],
+            reward_chosen=reward_E,
+            reward_rejected=reward_E,
+            desirable=examples.desirable,
             metrics={"z0": z0},
         )
 

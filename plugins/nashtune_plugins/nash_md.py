@@ -58,6 +58,7 @@ class NashMDLoss(Loss):
     anchors: ClassVar[tuple[str, ...]] = ("ref", "previous")
     uses_beta: ClassVar[bool] = False
     mixes: ClassVar[bool] = True
+    reward_unit = "nats / η"
 
     def __init__(
         self,

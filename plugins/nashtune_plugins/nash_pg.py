@@ -69,6 +69,8 @@ class NashPGLoss(Loss):
     rows: ClassVar[RowKind] = "rollouts"
     anchors: ClassVar[tuple[str, ...]] = ("ref",)
     uses_beta: ClassVar[bool] = False
+    detaches: ClassVar[bool] = True  # the coefficient of a token's log-prob
+    reward_unit = "P(y > y')"
 
     def __init__(self, *, tau: NonNegativeFloat, kl_grad: Literal["to_go", "per_token", "sequence"] = "to_go") -> None:
         self.tau = float(tau)
@@ -103,7 +105,7 @@ class NashPGLoss(Loss):
 
     def _penalty(self, ratio_M: Tensor, log_ratio_S: Tensor, rollouts: RolloutBatch) -> Tensor:
         if self.kl_grad == "to_go":
-            return to_go(ratio_M, rollouts.lengths.tolist())
+            return to_go(ratio_M, rollouts.lengths.tolist() if rollouts.counts is None else rollouts.counts)
         return ratio_M if self.kl_grad == "per_token" else log_ratio_S[rollouts.sequence]
 
 

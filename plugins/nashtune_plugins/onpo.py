@@ -60,6 +60,7 @@ class ONPOLoss(Loss):
 
     anchors: ClassVar[tuple[str, ...]] = ("aux",)
     uses_beta: ClassVar[bool] = False
+    reward_unit = "nats / η"
 
     def __init__(self, *, eta: PositiveFloat) -> None:
         self.eta = float(eta)

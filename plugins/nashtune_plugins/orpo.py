@@ -65,12 +65,13 @@ class ORPOLoss(Loss):
 
     anchors: ClassVar[tuple[str, ...]] = ()
     uses_beta: ClassVar[bool] = False
+    reward_unit = "λ · nats per token"
 
     def __init__(self, *, lam: NonNegativeFloat) -> None:
         self.lam = float(lam)
 
     def __call__(self, batch: LossBatch, step: Step) -> LossOutput:
-        """Loss and rewards log pi/n of each pair (B,), with the two terms as metrics."""
+        """Loss and rewards lam log pi/n of each pair (B,), with the two terms as metrics."""
         pairs = cast(PairBatch, batch)
         chosen_B = pairs.policy_chosen / pairs.len_chosen
         rejected_B = pairs.policy_rejected / pairs.len_rejected

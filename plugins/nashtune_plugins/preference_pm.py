@@ -73,6 +73,7 @@ class PreferencePMLoss(Loss):
     anchors: ClassVar[tuple[str, ...]] = ()
     uses_beta: ClassVar[bool] = False
     uses_p_chosen: ClassVar[bool] = True
+    reward_unit = "nats"
 
     def __init__(self, *, normalise: Literal["labels", "vocabulary"] = "labels") -> None:
         self.normalise: Literal["labels", "vocabulary"] = normalise

@@ -154,21 +154,23 @@ class RewardBTRankedLoss(Loss):
 
         `pairs_right` is the share of its pairs that the mean scores order as the list does.
         """
-        from torch import split, stack, triu_indices
+        from torch import ones_like, split, stack, triu_indices
 
         lists = cast(ScoreBatch, batch)
         values, right = [], []
-        sizes = lists.sizes.tolist()
+        sizes = lists.split_sizes()
         levels = split(lists.levels, sizes) if lists.levels is not None else [None] * len(sizes)
         for scores_RK, level_R in zip(split(lists.scores, sizes), levels, strict=True):
             better, worse = triu_indices(len(scores_RK), len(scores_RK), 1, device=scores_RK.device)
-            if level_R is not None:
-                strict = level_R[better] < level_R[worse]
-                better, worse = better[strict], worse[strict]
-            values.append(bradley_terry(scores_RK[better], scores_RK[worse], score_l2=self.score_l2).mean(0))
+            values_PK = bradley_terry(scores_RK[better], scores_RK[worse], score_l2=self.score_l2)
             mean_R = scores_RK.detach().mean(-1)
-            gap_P = mean_R[better] - mean_R[worse]
-            right.append(((gap_P.sign() + 1.0) / 2.0).mean())
+            right_P = ((mean_R[better] - mean_R[worse]).sign() + 1.0) / 2.0
+            # a weight and no selection, whose size only the device would know
+            weight_P = ones_like(right_P)
+            if level_R is not None:
+                weight_P = (level_R[better] < level_R[worse]).to(right_P.dtype)
+            values.append((weight_P.unsqueeze(-1) * values_PK).sum(0) / weight_P.sum())
+            right.append((weight_P * right_P).sum() / weight_P.sum())
         ends = lists.sizes.cumsum(0)
         mean_N = lists.scores.detach().mean(-1)
         return LossOutput(

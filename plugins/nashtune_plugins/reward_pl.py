@@ -51,10 +51,20 @@ def plackett_luce(scores_RK: Tensor, level_R: Tensor | None = None, *, top_1: bo
     if level_R is None:
         terms_RK = rest_RK - scores_RK  # the last one is 0: it is chosen from itself alone
         return terms_RK[0] if top_1 else terms_RK[:-1].sum(0)
-    terms_RK = (
-        rest_RK[(level_R.unsqueeze(-1) > level_R).sum(-1)] - scores_RK
-    )  # of a level, the rest at its first answer
-    return terms_RK[level_R == level_R[0]].mean(0) if top_1 else terms_RK[level_R < level_R[-1]].sum(0)
+    first_R = (level_R.unsqueeze(-1) > level_R).sum(-1)  # of each answer's level, the place of its first answer
+    terms_RK = rest_RK[first_R] - scores_RK
+    # sums under a mask: picking answers out would ask the device how many they are
+    counts_R1 = (level_R == level_R[0] if top_1 else level_R < level_R[-1]).unsqueeze(-1)
+    total_K = terms_RK.where(counts_R1, 0.0).sum(0)
+    return total_K / counts_R1.sum() if top_1 else total_K
+
+
+def _best_first(mean_R: Tensor, level_R: Tensor | None) -> Tensor:
+    """Whether the highest of the scores is one of the first level's (a scalar)."""
+    if level_R is None:
+        return mean_R[0] > mean_R[1:].max()
+    top_R = level_R == 0
+    return mean_R.where(top_R, -float("inf")).max() > mean_R.where(~top_R, -float("inf")).max()
 
 
 class RewardPLLoss(Loss):
@@ -80,15 +90,14 @@ class RewardPLLoss(Loss):
         from torch import split, stack
 
         lists = cast(ScoreBatch, batch)
-        sizes = lists.sizes.tolist()
+        sizes = lists.split_sizes()
         parts = split(lists.scores, sizes)
         levels = split(lists.levels, sizes) if lists.levels is not None else [None] * len(sizes)
         values_LK = stack([plackett_luce(*one, top_1=self.top_1) for one in zip(parts, levels, strict=True)])
         if lists.share is not None:
             values_LK = lists.share.to(values_LK.dtype) * values_LK
         means = [scores_RK.detach().mean(-1) for scores_RK in parts]
-        tops = [1 if level_R is None else int((level_R == 0).sum()) for level_R in levels]
-        first = [mean_R[:top].max() > mean_R[top:].max() for mean_R, top in zip(means, tops, strict=True)]
+        first = [_best_first(*one) for one in zip(means, levels, strict=True)]
         return LossOutput(
             values=values_LK.mean(-1),
             reward_chosen=stack([mean_R[0] for mean_R in means]),

@@ -53,6 +53,7 @@ class SimPOLoss(Loss):
 
     anchors: ClassVar[tuple[str, ...]] = ()
     uses_beta: ClassVar[bool] = False
+    reward_unit = "β · nats per token"
 
     def __init__(self, *, beta: PositiveFloat, gamma_beta_ratio: NonNegativeFloat) -> None:
         self.beta = float(beta)

@@ -59,6 +59,7 @@ class SPPOLoss(Loss):
     uses_beta: ClassVar[bool] = False
     uses_p_chosen: ClassVar[bool] = True
     uses_win_rates: ClassVar[bool] = True
+    reward_unit = "nats / η"
 
     def __init__(
         self,

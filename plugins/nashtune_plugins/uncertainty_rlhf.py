@@ -44,6 +44,8 @@ from nashtune.plugins import Component, hookimpl
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nashtune.interfaces.batch import RowKind
+
 # Legend: B = pairs, S = rollouts, G = prompts.
 
 DECAY = 0.99
@@ -96,6 +98,7 @@ class VarianceWeightedKL(KLController):
         v_max: With `running`, the largest v, > 0 (ours).
     """
 
+    rows: ClassVar[tuple[RowKind, ...]] = ("pairs", "rollouts")
     uses_variance: ClassVar[bool] = True
     beta_per_side: ClassVar[bool] = True
     compares_rows: ClassVar[bool] = True  # of pairs, until the first step: the mean variance is then the micro-batch's
@@ -116,7 +119,7 @@ class VarianceWeightedKL(KLController):
         self.variant = variant
         self.normalise = normalise
         self.v_min, self.v_max = float(v_min), float(v_max)
-        self.running_mean: float | None = None
+        self._mean: Tensor | None = None  # running, on the device of the step; None or 0: nothing was observed
 
     def v(self, batch: LossBatch) -> Tensor:
         """Normalised variance, float64 and without gradient: (S,), or (B, 2) for chosen and rejected."""
@@ -141,7 +144,7 @@ class VarianceWeightedKL(KLController):
                 f"kl: variant {self.variant}: the pairwise form follows from `detached`; set --spec.kl.variant detached"
             )
         if self.variant == "precision":
-            return torch.tensor(self.strength, dtype=dtype, device=logp.device)
+            return torch.full((), self.strength, dtype=dtype, device=logp.device)
         return (self.strength * self.v(batch)).to(dtype=dtype, device=logp.device)
 
     def reward(self, batch: RolloutBatch, beta: Tensor) -> Tensor:
@@ -177,19 +180,30 @@ class VarianceWeightedKL(KLController):
     def observe(self, means: Mapping[str, Tensor]) -> None:
         """Pairs: move the running mean after each optimiser step. Rollouts move it once an update (`observe_round`)."""
         if "variance_chosen" in means:
-            self._move(float(means["variance_chosen"] + means["variance_rejected"]) / 2.0)
+            self._move((means["variance_chosen"] + means["variance_rejected"]) / 2.0)
 
     def observe_round(self, means: Mapping[str, float], completions: int) -> None:
         """Move the running mean by the update's mean variance."""
-        self._move(means["variance"])
+        import torch
+
+        self._move(torch.tensor(means["variance"], dtype=torch.float64))
+
+    @property
+    def running_mean(self) -> float | None:
+        """Of the variance, once there is one. Waits for the device."""
+        return None if self._mean is None else float(self._mean) or None
 
     def state_dict(self) -> dict[str, Any]:
         """The running mean of the variance, in double precision, once there is one."""
-        return {} if self.running_mean is None else {"running_mean": self.running_mean}
+        mean = self.running_mean
+        return {} if mean is None else {"running_mean": mean}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved running mean."""
-        self.running_mean = state.get("running_mean")
+        import torch
+
+        mean = state.get("running_mean")
+        self._mean = None if mean is None else torch.tensor(float(mean), dtype=torch.float64)
 
     def read_vector(self, batch: LossBatch, inputs: Mapping[str, Tensor]) -> LossBatch:
         """Variances of pairs.
@@ -208,21 +222,21 @@ class VarianceWeightedKL(KLController):
 
     def _ratio(self, variance: Tensor, weight_S: Tensor | None) -> Tensor:
         """Variance over its running mean; over the mean of this batch while nothing was observed."""
-        if self.running_mean:
-            mean = self.running_mean
-        elif weight_S is None:
-            mean = float(variance.mean())
-        else:
-            mean = float((weight_S * variance).sum() / weight_S.sum())
+        mean = variance.mean() if weight_S is None else (weight_S * variance).sum() / weight_S.sum()
+        if self._mean is not None:
+            if self._mean.device != variance.device:  # once: from then on it is moved where the step is
+                self._mean = self._mean.to(variance.device)
+            mean = self._mean.where(self._mean != 0.0, mean)
         # no variance anywhere: nothing is less certain than anything else
-        return variance / mean if mean > 0.0 else variance.new_ones(variance.shape)
+        return (variance / mean).where(mean > 0.0, 1.0)
 
-    def _move(self, mean: float) -> None:
-        if not self.running_mean:  # a first update without any variance says nothing of its size
-            self.running_mean = mean or None
-        else:
-            # this form stays exactly where it is while the mean does
-            self.running_mean += (1.0 - DECAY) * (mean - self.running_mean)
+    def _move(self, mean: Tensor) -> None:
+        if self._mean is None:
+            self._mean = mean
+            return
+        old = self._mean.to(mean.device)
+        # this form stays exactly where it is while the mean does; a first update without any variance says nothing
+        self._mean = (old + (1.0 - DECAY) * (mean - old)).where(old != 0.0, mean)
 
 
 def _variance(batch: LossBatch) -> tuple[Tensor, Tensor | None]:

@@ -13,8 +13,14 @@ PACKAGES = ("core/nashtune", "plugins/nashtune_plugins", "specs/nashtune_specs")
 
 
 def shipped() -> set[str]:
-    """Every file of the three packages, as the wheel names it."""
-    return {
+    """Every file of the three packages and of the plugin template, as the wheel names it."""
+    template = ROOT / "docs/plugin-template"
+    rendered = {
+        f"nashtune/plugin_template/{path.relative_to(template).as_posix()}"
+        for path in template.rglob("*")
+        if path.is_file() and not any("cache" in part for part in path.relative_to(template).parts)
+    }
+    return rendered | {
         str(path.relative_to((ROOT / package).parent))
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")

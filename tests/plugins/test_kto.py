@@ -63,8 +63,8 @@ def test_gradcheck():
 def test_output_is_well_formed(dtype):
     output = call(examples(dtype))
     assert output.values.shape == (8,) and output.values.dtype == dtype and output.values.requires_grad
-    assert output.reward_chosen.tolist() == pytest.approx([0.2, -0.25, 0.0, 0.25])
-    assert output.reward_rejected.tolist() == pytest.approx([-0.1, 0.075, 0.0, -0.8])
+    assert output.reward_chosen[output.desirable].tolist() == pytest.approx([0.2, -0.25, 0.0, 0.25])
+    assert output.reward_rejected[~output.desirable].tolist() == pytest.approx([-0.1, 0.075, 0.0, -0.8])
     for value in (output.reward_chosen, output.reward_rejected, output.metrics["z0"]):
         assert value.dtype == dtype and not value.requires_grad
 
@@ -108,21 +108,13 @@ def test_negative_estimates_of_the_divergence_count_as_0():
 def test_z0_is_clamped_after_the_mean_over_ranks():
     """Clamping each rank's mean first would give (0 + 3)/2."""
     mine, other = column([-2.0, -2.0]), column([3.0, 3.0])
-    means = iter([(mine.sum() + other.sum()) / 2, column(2.0)])
-    assert reference_point(mine, lambda _: next(means)) == 0.5
+    assert reference_point(mine, lambda own: (own + torch.stack([other.sum(), column(2.0)])) / 2) == 0.5
 
 
 def test_z0_weighs_every_completion_alike_on_unequal_ranks():
     """Ranks with 3 and 1 completions: the mean of the four, not the mean of the ranks' means (2.5)."""
     mine, other = column([1.0, 1.0, 1.0]), column([4.0])
-
-    def mean_over_ranks(value: Tensor) -> Tensor:
-        theirs = other.sum() if value == mine.sum() and not calls else column(1.0)
-        calls.append(value)
-        return (value + theirs) / 2
-
-    calls: list[Tensor] = []
-    assert reference_point(mine, mean_over_ranks) == 1.75
+    assert reference_point(mine, lambda own: (own + torch.stack([other.sum(), column(1.0)])) / 2) == 1.75
 
 
 def test_saturated_examples_keep_their_digits():

@@ -131,7 +131,7 @@ def test_pairs_come_from_a_sampler_that_mixes():
 
 
 def test_the_theorem_holds_on_a_game_and_is_stated_for_its_step_alone():
-    from nashtune.games.matrices import find_game
+    from nashtune.games.find import find_game
     from nashtune.games.verify import verify
     from nashtune.spec.overrides import Override
     from nashtune.spec.resolve import resolve

@@ -127,6 +127,7 @@ def test_with_a_constant_variance_training_is_the_plain_methods_to_the_last_bit(
     del run_file["spec"]["oracle"]
     ensemble.run_file.write_text(yaml.safe_dump(run_file))
     same = (*RL, "--trainer.max_epochs", "2", "--spec.oracle", "constant_oracle.Constant", "--spec.kl.beta", "0.1")
+    same = (*same, "--allow-import", "constant_oracle")
     optimizer = ("--spec.optimizer.lr", "1e-3", "--spec.optimizer.warmup", "0", "--spec.optimizer.decay", "constant")
     runs = [ensemble.fit(*same, *optimizer, spec=spec, run=spec) for spec in (plain, aware)]
     losses = [ensemble.metrics(run).series["train/loss"] for run in runs]

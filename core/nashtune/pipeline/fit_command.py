@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import yaml
 from nashtune.errors import InputError, Interrupted
 from nashtune.files import write_bytes_atomically
 from nashtune.interfaces.stage import Work
+from nashtune.trust import grants
 
 COMMAND = (sys.executable, "-m", "nashtune.cli.main")
 
@@ -44,6 +46,10 @@ def train(run: Path, config: Mapping[str, Any], work: Work) -> None:
         write_bytes_atomically(file, text.encode())
         call(["fit", "--config", str(file), "--run_dir", str(run)], work)
     if not finished(run):
+        if "SLURM_JOB_ID" in os.environ and can_go_on(run):  # there a training that is told to stop ends with 0
+            raise Interrupted(
+                f"{run}: stopped, and saved; the same command with this --run_dir goes on with it", code=0
+            )
         raise InputError(f"{run}: the training ended without an exported model; look at its output above")
 
 
@@ -66,7 +72,10 @@ def call(arguments: Sequence[str], work: Work) -> None:
         Interrupted: it was stopped.
     """
     sys.stdout.flush()
-    with subprocess.Popen([*COMMAND, *arguments], stdout=work.stdout, pass_fds=work.inherit) as process:
+    command = [*COMMAND, *arguments, *grants().arguments()]
+    # as for the installed command, modules of the current folder are not importable unless PYTHONPATH says so
+    environ = {**os.environ, "PYTHONSAFEPATH": "1"}
+    with subprocess.Popen(command, env=environ, stdout=work.stdout, pass_fds=work.inherit) as process:
         with _terminating(process):
             while True:
                 try:
@@ -88,13 +97,15 @@ def call(arguments: Sequence[str], work: Work) -> None:
 
 @contextmanager
 def _terminating(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Hand SIGTERM on to the command, which saves what it can."""
+    """Hand SIGTERM on to the command, which saves what it can; and SIGUSR1, which a SLURM job has before its end."""
 
     def hand_on(number: int, frame: FrameType | None) -> None:
-        process.terminate()
+        process.send_signal(number)
 
-    before = signal.signal(signal.SIGTERM, hand_on)
+    numbers = [signal.SIGTERM, *([signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else [])]
+    before = {number: signal.signal(number, hand_on) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from nashtune.confined import refuse_strange
 from nashtune.errors import InputError
 from nashtune.files import write_bytes_atomically
 from nashtune.pipeline.form import STAGES, check_form
@@ -21,28 +23,36 @@ LOCK = ".lock"
 HEADER = "# Written by nashtune. Run it again with: nashtune run THIS_FILE --run_dir NEW_FOLDER\n"
 
 
-def choose_folder(asked: str | None, name: str) -> Path:
-    """The pipeline's folder: the one that is asked for, else the next number under `runs/`.
+def choose_folder(asked: str | None, name: str, *, parent: str = "runs", saved: str = SAVED) -> Path:
+    """The folder of a pipeline or a comparison: the one that is asked for, else the next number under `parent`.
+
+    Args:
+        asked: By the command line.
+        name: What a folder of its own is called, before its number.
+        parent: Where such folders are.
+        saved: The file by which a folder is known to hold one.
 
     Raises:
-        InputError: the folder holds something else than a pipeline.
+        InputError: the folder holds something else, or a link that leads out of it.
     """
     if asked is None:
         number = 1
-        while (Path("runs") / f"{name}-{number:03d}").exists():
+        while (Path(parent) / f"{name}-{number:03d}").exists():
             number += 1
-        return Path("runs") / f"{name}-{number:03d}"
+        return Path(parent) / f"{name}-{number:03d}"
     folder = Path(asked)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--run_dir: {folder} is a file; choose another folder")
-    if folder.is_dir() and not (folder / SAVED).exists():
+    if folder.is_dir() and not (folder / saved).exists():
         # hidden files: the lock, or what a kill has left of the first write
         if visible := [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]:
-            held = "holds a single run" if "config.yaml" in visible else "is not empty"
+            held = "holds a single run" if "config.yaml" in visible else f"has no {saved} and is not empty"
             raise InputError(
                 f"--run_dir: {folder} {held}, and nothing is ever overwritten; choose another folder, or leave "
                 "--run_dir out for a numbered one"
             )
+    if folder.is_dir():
+        refuse_strange(folder)
     return folder
 
 
@@ -79,11 +89,15 @@ def save(folder: Path, pipeline: Pipeline) -> None:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[int]:
+def held(folder: Path, who: str = "a pipeline") -> Iterator[int]:
     """Keep other processes out of a folder, until this one and every command that it has started are gone.
 
     Commands inherit the lock: after a kill of this process alone its training still runs, and a second one in the same
     run folder would spoil both.
+
+    Args:
+        folder: Made where it is missing.
+        who: Works there, for the message.
 
     Yields:
         File descriptor to hand to such commands.
@@ -93,8 +107,10 @@ def held(folder: Path) -> Iterator[int]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InputError(f"--run_dir: {folder / LOCK} is a link, and a lock is a file; remove it") from error
         raise InputError(
             f"--run_dir: {folder} cannot be written to ({error.strerror}); choose another folder"
         ) from error
@@ -103,7 +119,7 @@ def held(folder: Path) -> Iterator[int]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
-                f"--run_dir: a pipeline, or the training that one has started, is still at work in {folder}; wait for "
+                f"--run_dir: {who}, or the training that one has started, is still at work in {folder}; wait for "
                 "its end, or stop it, and give the same command again"
             ) from error
         yield handle

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from nashtune.confined import is_plain
 from nashtune.errors import InputError, nearest
 from nashtune.pipeline.model import ABOUT, SECTIONS
 from nashtune.plugins.component import NAME
@@ -46,6 +47,8 @@ def check_form(located: Located) -> None:
             found.add(f"{located.where((key,))}: '{key}' is not a section of a pipeline{nearest(key, SECTIONS)}")
     if not isinstance(data.get("name", ""), str):
         found.add(f"{located.where(('name',))}: name takes text, found {describe(data['name'])}")
+    elif "name" in data and not is_plain(data["name"]):
+        found.add(f"{located.where(('name',))}: name: {data['name']!r}; folders are called after it, so it is no path")
     about = data.get("about", {})
     if not isinstance(about, Mapping):
         found.add(f"{located.where(('about',))}: about takes a mapping, found {describe(about)}")

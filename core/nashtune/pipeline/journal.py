@@ -90,7 +90,8 @@ def differences(there: Any, here: Any, path: tuple[str, ...] = ()) -> Iterator[s
         for key in dict.fromkeys([*there, *here]):
             yield from differences(there.get(key), here.get(key), (*path, str(key)))
     elif there != here:
-        yield f"{'.'.join(path)}: {json.dumps(there)} there, {json.dumps(here)} here"
+        was, now = (json.dumps(value, ensure_ascii=False) for value in (there, here))
+        yield f"{'.'.join(path)}: {was} there, {now} here"
 
 
 def refuse_changes(folder: Path, stage: str, what: str, changes: Sequence[str], *, after: Sequence[str] = ()) -> None:

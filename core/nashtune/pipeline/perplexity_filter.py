@@ -59,7 +59,7 @@ def filter_rows(stage: PerplexityFilterStage, settings: Mapping[str, Any], work:
     places = [(row, i) for row in read.rows for i in range(len(row.texts))]
     sequences = [(row.prompt_ids, row.answer_ids[i]) for row, i in places]
     scored = scorer.score("answers", sequences, lambda i: places[i][0].where)
-    own = _own(stage, settings, read.rows, scorer, context) if stage.needs_own else {"scored": []}
+    own = _own(settings, read.rows, scorer, context) if stage.needs_own else {"scored": []}
     scorer.close()
     found = limits(stage.rule, own["scored"], stage.borders)
     passes = kept(stage.rule, scored, [row.prompt_ids for row, _ in places], found, stage.borders)
@@ -84,11 +84,7 @@ def filter_rows(stage: PerplexityFilterStage, settings: Mapping[str, Any], work:
 
 
 def _own(
-    stage: PerplexityFilterStage,
-    settings: Mapping[str, Any],
-    rows: Sequence[Candidates],
-    scorer: Scorer,
-    context: int | None,
+    settings: Mapping[str, Any], rows: Sequence[Candidates], scorer: Scorer, context: int | None
 ) -> dict[str, Any]:
     """The model's own answers to the same prompts, scored as the rows' answers are: exact tokens, temperature 1."""
     prompts = list(dict.fromkeys(row.prompt_ids for row in rows))
@@ -99,6 +95,7 @@ def _own(
             f"max_new_tokens: {settings['max_new_tokens']} leaves no room for any prompt in the model's context of "
             f"{context} tokens; lower it"
         )
+    without_room = len(prompts) - len(fit)
     asked = settings["own_prompts"]
     if asked is not None and asked < len(fit):
         from nashtune.data.order import permutation
@@ -116,7 +113,7 @@ def _own(
     scored: list[Scored] = scorer.score("own", sequences, lambda i: f"own sample {i}")
     return {
         "prompts": len(fit),
-        "prompts_without_room": len(prompts) - len([p for p in prompts if room is None or len(p) <= room]),
+        "prompts_without_room": without_room,
         "samples": len(drawn),
         "unfinished": sum(one.finish == "length" for one in drawn),
         "scored": scored,

@@ -76,11 +76,6 @@ class Limit:
     high: float | None = None
 
 
-def mean_nll(log_prob: float, tokens: int) -> float:
-    """Mean negative log-prob in nats per token, from the sum over an answer's tokens."""
-    return -log_prob / tokens
-
-
 def perplexity(nll: float) -> float:
     """exp(nll); infinite where that is too large for a float."""
     return math.exp(nll) if nll < 709.0 else math.inf
@@ -101,13 +96,6 @@ def moments(own_nll: Sequence[float]) -> tuple[float, float]:
     """Mean and sample standard deviation (divided by n - 1) of at least two numbers."""
     mean = math.fsum(own_nll) / len(own_nll)
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in own_nll) / (len(own_nll) - 1))
-
-
-def z_score(nll: float, mean: float, std: float) -> float:
-    """(nll - mean) / std; of equal own samples 0 at their value and infinite beside it."""
-    if std == 0:
-        return 0.0 if nll == mean else math.copysign(math.inf, nll - mean)
-    return (nll - mean) / std
 
 
 def bucket_of(tokens: int, borders: Sequence[int]) -> int:

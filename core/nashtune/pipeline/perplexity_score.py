@@ -8,13 +8,14 @@ With another one, parts that are left to score have other batches, and their num
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from nashtune import cpu
 from nashtune.data.budget import budget_batches
 from nashtune.data.collate import completion_batch
 from nashtune.errors import InputError
@@ -35,6 +36,8 @@ ROUND = 1  # the journal counts rounds; a filter has one
 Ids = Sequence[int]
 Scored = tuple[float, int]
 """Mean negative log-prob in nats per token, and tokens."""
+Measured = dict[str, torch.Tensor]
+"""Name -> a number of each sequence, float64."""
 
 
 class Scorer:
@@ -78,14 +81,8 @@ class Scorer:
             InputError: a log-prob is not finite.
         """
         scored: list[Scored] = []
-        for part, start in enumerate(range(0, len(sequences), PART)):
-            chunk, file = sequences[start : start + PART], f"{name}-{part:04d}"
-            if not self._journal.has(ROUND, file):
-                sums = self._sums(chunk)
-                self._journal.write_tensors(ROUND, file, {"sums": torch.tensor(sums, dtype=torch.float64)})
-                self._say(f"  {name}: {start + len(chunk)} of {len(sequences)} answers scored")
-            sums = self._journal.read_tensors(ROUND, file)["sums"].tolist()
-            for i, (total, (_, answer)) in enumerate(zip(sums, chunk, strict=True), start=start):
+        for start, chunk, kept in self._parts(name, sequences, self._sums):
+            for i, (total, (_, answer)) in enumerate(zip(kept["sums"], chunk, strict=True), start=start):
                 if not math.isfinite(total):
                     raise InputError(
                         f"{where(i)}: the model's log-prob is {total}; its weights or its precision are broken "
@@ -124,19 +121,33 @@ class Scorer:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _sums(self, sequences: Sequence[tuple[Ids, Ids]]) -> list[float]:
+    def _parts(
+        self, name: str, sequences: Sequence[tuple[Ids, Ids]], measure: Callable[[Sequence[tuple[Ids, Ids]]], Measured]
+    ) -> Iterator[tuple[int, Sequence[tuple[Ids, Ids]], dict[str, list[float]]]]:
+        """(first number, sequences, what was measured of each) of every part; a part that is journalled is read."""
+        for part, start in enumerate(range(0, len(sequences), PART)):
+            chunk, file = sequences[start : start + PART], f"{name}-{part:04d}"
+            if not self._journal.has(ROUND, file):
+                self._journal.write_tensors(ROUND, file, measure(chunk))
+                self._say(f"  {name}: {start + len(chunk)} of {len(sequences)} answers scored")
+            kept = self._journal.read_tensors(ROUND, file)
+            yield start, chunk, {key: values.tolist() for key, values in kept.items()}
+
+    def _sums(self, sequences: Sequence[tuple[Ids, Ids]]) -> Measured:
         policy = self._loaded()
-        sums = [0.0] * len(sequences)
+        sums = torch.zeros(len(sequences), dtype=torch.float64)
         with frozen_mode(policy.loaded()):
             for places in budget_batches([[*prompt, *answer] for prompt, answer in sequences], self._batch_tokens):
                 batch = completion_batch([sequences[i] for i in places]).to(policy.device)
-                for i, total in zip(places, policy.logprobs(batch, self._engine).sums.tolist(), strict=True):
-                    sums[i] = total
-        return sums
+                sums[list(places)] = policy.logprobs(batch, self._engine).sums.double().cpu()
+        return {"sums": sums}
 
     def _loaded(self) -> HFPolicy:
         if not self._policy.is_loaded:
+            device = pick_device("cpu" if self._cpu else "auto")
+            if device.type == "cpu":
+                cpu.tune()
             self._policy.load()
-            self._policy.to(pick_device("cpu" if self._cpu else "auto"))
+            self._policy.to(device)
             self._engine.attach(self._policy.loaded())
         return self._policy

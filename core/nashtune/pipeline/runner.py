@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from nashtune.confined import inside
 from nashtune.errors import InputError
 from nashtune.interfaces.stage import Planned, Stage, Work
 from nashtune.pipeline.journal import (
+    RECORD,
     Record,
     differences,
     digest,
@@ -71,7 +73,7 @@ def run_stages(
 
     def path_of(reference: str) -> str:
         name, output = split_reference(reference)
-        return str(folder / records[name].outputs[output]["path"])
+        return str(inside(folder, records[name].outputs[output]["path"], folder / name / RECORD))
 
     for number, stage in enumerate(pipeline.stages, start=1):
         head = f"stage {number}/{len(pipeline.stages)} {stage.name} ({stage.component.name})"
@@ -140,7 +142,7 @@ def _begin(
         record = replace(record, settings=settings)
         write_record(folder, record)
     for name, output in record.outputs.items():
-        path = folder / output["path"]
+        path = inside(folder, output["path"], folder / stage.name / RECORD)
         if not path.exists() or (output["sha256"] and digest(path) != output["sha256"]):
             state = "was altered" if path.exists() else "is missing"
             refuse_changes(folder, stage.name, "what it made", [f"{name} ({path}) {state}"], after=after)

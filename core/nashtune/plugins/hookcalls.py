@@ -13,6 +13,7 @@ from nashtune.errors import nearest
 from nashtune.plugins.component import Component, Problem
 from nashtune.plugins.hookspecs import GROUP, HOOKS
 from nashtune.plugins.loading import said
+from nashtune.plugins.spec_files import SpecFile, spec_files
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -26,12 +27,14 @@ class Offer:
         components: What it declares, not yet checked one by one.
         problems: Parts of it that could not be read.
         spec_dirs: Folders of specs.
+        spec_files: What they hold.
         failure: Why nothing of it may be used, or "".
     """
 
     components: list[Component] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     spec_dirs: list[Traversable] = field(default_factory=list)
+    spec_files: list[SpecFile] = field(default_factory=list)
     failure: str = ""
 
 
@@ -47,6 +50,8 @@ def ask(manager: pluggy.PluginManager, name: str, plugin: object) -> Offer:
     try:
         wrong = _unmarked(plugin)
         manager.register(plugin, name)
+        if not manager.get_hookcallers(plugin):
+            wrong = wrong or f"it offers nothing: no function of {getattr(plugin, '__name__', plugin)} has @hookimpl"
         wrong = wrong or _misspelt(manager, plugin)
         for item in _call(manager, plugin, "nashtune_components"):
             if isinstance(item, Component):
@@ -59,10 +64,13 @@ def ask(manager: pluggy.PluginManager, name: str, plugin: object) -> Offer:
         for folder in offer.spec_dirs:
             if not _is_folder(folder):
                 wrong = wrong or f"nashtune_spec_dirs gave {folder!r}, which is not a folder"
+        offer.spec_files = [] if wrong else [file for folder in offer.spec_dirs for file in spec_files(folder)]
         offer.failure = wrong
     except pluggy.PluginValidationError as error:
         offer.failure = " ".join(str(error).split())
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         offer.failure = said(error)
     if offer.failure and manager.is_registered(plugin):
         manager.unregister(plugin)

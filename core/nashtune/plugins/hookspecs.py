@@ -37,13 +37,39 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 
 @hookspec
 def nashtune_components() -> Iterable[Component | Problem]:
-    """Components the plugin offers, by kind, name and place. Called once, when plugins are loaded."""
+    """Components the plugin offers, by kind, name and place.
+
+    Called once in each process, when plugins are loaded. A component is data: its module is imported when it is built.
+
+    Returns:
+        `Component` objects, and a `Problem` for each part of the plugin that could not be read.
+
+    Raises:
+        Exception: of any kind. The plugin has `failed` then, as with anything else in the answer, and is not used.
+
+    Since:
+        Plugin API 1.
+    """
     raise NotImplementedError
 
 
 @hookspec
 def nashtune_spec_dirs() -> Iterable[Traversable]:
-    """Folders with spec files, for example `[importlib.resources.files("acme_specs")]`. Called once, at loading."""
+    """Folders with spec files, such as `[importlib.resources.files("acme") / "specs"]`.
+
+    Called once in each process, after `nashtune_components`. `NAME.yaml` in such a folder is the spec NAME,
+    `vectors/NAME.json` holds its vectors, `runs/NAME.yaml` is a run file that `--config NAME` finds, and
+    `pipelines/NAME.yaml` a pipeline.
+
+    Returns:
+        Folders that exist, as `pathlib.Path` or from `importlib.resources`.
+
+    Raises:
+        Exception: of any kind. The plugin has `failed` then, as with an answer that is no folder, and is not used.
+
+    Since:
+        Plugin API 1.
+    """
     raise NotImplementedError
 
 

@@ -3,16 +3,47 @@
 from __future__ import annotations
 
 import importlib
-import inspect
+from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 from nashtune.errors import InputError, nearest
-from nashtune.plugins.component import KINDS
+from nashtune.plugins.component import KINDS, article
+from nashtune.plugins.lacking import lacking
 
 
 def said(error: BaseException) -> str:
-    """`ModuleNotFoundError: No module named 'x'`, on one line."""
+    """`ModuleNotFoundError: No module named 'x'`, on one line; of a syntax error with the whole path of its file."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def raised_at(error: BaseException, module: str) -> str:
+    """For the end of a message about importing `module`: ` (file:line)`, where its package had come to, or ""."""
+    if isinstance(error, SyntaxError):  # says its own place
+        return ""
+    top = module.partition(".")[0]
+    places = [
+        f"{frame.f_code.co_filename}:{line}"
+        for frame, line in walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == top
+    ]
+    return f" ({places[-1]})" if places else ""
+
+
+def lies_here(module: str) -> str:
+    """For the end of a message about a module that was not found: it lies in the current folder, and how it is found.
+
+    The installed command does not look there, as `python` does.
+    """
+    top = module.partition(".")[0]
+    if not Path(f"{top}.py").is_file() and not Path(top, "__init__.py").is_file():
+        return ""
+    return (
+        f". {top} lies in the current folder, where the installed command does not look: write PYTHONPATH=. in front "
+        "of it"
+    )
 
 
 def split_target(target: str) -> tuple[str, str]:
@@ -36,12 +67,17 @@ def load_object(module: str, name: str) -> Any:
     try:
         loaded = importlib.import_module(module)
     except (Exception, SystemExit) as error:
-        raise InputError(f"{module}:{name} cannot be imported: {said(error)}") from error
+        raise InputError(f"{module}:{name} cannot be imported: {said(error)}{raised_at(error, module)}") from error
     try:
         return getattr(loaded, name)
     except AttributeError as error:
-        public = [known for known, value in vars(loaded).items() if isinstance(value, type)]
-        raise InputError(f"module {module} has no class '{name}'{nearest(name, public)}") from error
+        own = [known for known, value in vars(loaded).items() if isinstance(value, type) and _within(value, module)]
+        raise InputError(f"module {module} has no class '{name}'{nearest(name, own)}") from error
+
+
+def _within(cls: type, module: str) -> bool:
+    """Whether a class is of a module or of the package's other modules, and not one that it imports from elsewhere."""
+    return cls.__module__ == module or cls.__module__.startswith(f"{module}.")
 
 
 def load_class(target: str, kind: str) -> type:
@@ -56,8 +92,7 @@ def load_class(target: str, kind: str) -> type:
     interfaces = tuple(load_object(*split_target(interface)) for interface in KINDS[kind])
     if not issubclass(cls, interfaces):
         wanted = " or ".join(f"nashtune.interfaces.{interface.__name__}" for interface in interfaces)
-        raise InputError(f"{target} is not a {kind}: it must be a subclass of {wanted}")
-    if inspect.isabstract(cls):
-        missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
-        raise InputError(f"{target} does not implement {missing}, which a {kind} must")
+        raise InputError(f"{target} is not {article(kind)}: it must be a subclass of {wanted}")
+    if missing := lacking(cls, kind):
+        raise InputError(f"{target} {missing}")
     return cls

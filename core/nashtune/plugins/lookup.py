@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import builtins
 from typing import Any, NamedTuple
 
 from nashtune.plugins.source import OPAQUE, Imported, Source, Unreadable, find_module, read_module
+
+DEPTH = 20
+"""Imports and aliases that are followed."""
 
 
 class Found(NamedTuple):
@@ -25,22 +29,34 @@ def look_up(source: Source, dotted: str, depth: int = 0) -> Found | str:
         Unreadable: the name cannot be followed.
     """
     head, _, rest = dotted.partition(".")
-    if depth > 20:
+    if depth > DEPTH:
         raise Unreadable(f"{source.file}: {dotted} leads in a circle")
+    if head in source.unclear or source.is_open:
+        raise Unreadable(f"{source.file}: only running it shows what {head} is")
     bound = source.names.get(head)
     if isinstance(bound, Imported):
         return _look_up_imported(bound, rest, depth)
     if bound is None:
-        for module in source.stars:
-            outside = module.partition(".")[0] in OPAQUE
-            if not outside and head in (starred := _read(module)).names:
-                return look_up(starred, dotted, depth + 1)
+        for module in reversed(source.stars):
+            if _binds(module, head, set()):
+                return look_up(_read(module), dotted, depth + 1)
+        if not hasattr(builtins, head):
+            raise Unreadable(f"{source.file}: nothing there says what {head} is")
         return f"builtins:{dotted}"
     if rest:
         raise Unreadable(f"{source.file}: {dotted} is not a plain name")
     if isinstance(bound, ast.Name | ast.Attribute):
         return look_up(source, ast.unparse(bound), depth + 1)
     return Found(source, bound)
+
+
+def _binds(module: str, name: str, seen: set[str]) -> bool:
+    """Whether `from module import *` brings a name, as far as its text and that of modules below it says."""
+    if module in seen or module.partition(".")[0] in OPAQUE:
+        return False
+    seen.add(module)
+    source = _read(module)
+    return name in source.names or name in source.unclear or any(_binds(star, name, seen) for star in source.stars)
 
 
 def _look_up_imported(bound: Imported, rest: str, depth: int) -> Found | str:
@@ -80,6 +96,11 @@ def literal(source: Source, node: ast.expr) -> Any:
             return ast.Constant(literal(found.source, found.node))
 
         def visit_JoinedStr(self, text: ast.JoinedStr) -> ast.expr:
+            if any(
+                isinstance(part, ast.FormattedValue) and (part.format_spec or part.conversion != -1)
+                for part in text.values
+            ):
+                raise ValueError("its form is for Python to work out")
             parts = [part.value if isinstance(part, ast.FormattedValue) else part for part in text.values]
             return ast.Constant("".join(str(literal(source, part)) for part in parts))
 

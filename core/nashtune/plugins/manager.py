@@ -10,9 +10,8 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import pluggy
 
@@ -22,51 +21,20 @@ from nashtune.errors import InputError, nearest
 from nashtune.plugins import hookspecs
 from nashtune.plugins.component import Component
 from nashtune.plugins.hookcalls import Offer, ask
-from nashtune.plugins.loading import said
+from nashtune.plugins.importing import named
+from nashtune.plugins.loading import raised_at, said
+from nashtune.plugins.record import BLOCK, PluginRecord
 from nashtune.plugins.registry import Registered, Registry
+from nashtune.plugins.spec_files import SpecFile, taken_names
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
+__all__ = ["BLOCK", "STRICT", "PluginRecord", "Plugins", "discover", "load_plugins", "refuse_if_strict"]
+
 STRICT = "NASHTUNE_STRICT_PLUGINS"
-BLOCK = "NASHTUNE_BLOCK"
 OWN = "nashtune"
 """Name of the core as a plugin, and of the distribution whose names win over others'."""
-
-
-@dataclass
-class PluginRecord:
-    """One plugin, loaded or not.
-
-    Args:
-        name: Entry-point name.
-        dist: Distribution that brought it; "" when unknown.
-        version: Of the distribution; "" when unknown.
-        status: "ok"; "failed": nothing of it is used; "refused": not all of it is; "blocked": by the user.
-        reason: Why it is not "ok".
-        components: What can be used of it.
-        spec_dirs: Its folders of specs.
-    """
-
-    name: str
-    dist: str = ""
-    version: str = ""
-    status: Literal["ok", "failed", "refused", "blocked"] = "ok"
-    reason: str = ""
-    components: list[Component] = field(default_factory=list)
-    spec_dirs: list[Traversable] = field(default_factory=list)
-
-    def complain(self, reason: str, status: Literal["failed", "refused", "blocked"]) -> None:
-        """Note one more thing that is wrong."""
-        reason = " ".join(reason.split())
-        self.reason = f"{self.reason}; {reason}" if self.reason else reason
-        self.status = status
-
-    def line(self) -> str:
-        """`plugin 'acme' (acme-losses 1.2) failed: reason`."""
-        origin = f" ({self.dist} {self.version})" if self.dist and self.dist != self.name else ""
-        what = {"failed": "failed", "refused": "is not used in full", "blocked": f"is blocked by {BLOCK}"}[self.status]
-        return f"plugin '{self.name}'{origin} {what}" + (f": {self.reason}" if self.reason else "")
 
 
 class Plugins:
@@ -80,6 +48,7 @@ class Plugins:
     def __init__(self) -> None:
         self.registry = Registry(self.note)
         self.records: list[PluginRecord] = []
+        self._own_specs: set[tuple[str, str]] = set()
 
     def take(self, record: PluginRecord, offer: Offer) -> None:
         """Enter what a plugin offers under its record, and what is wrong with it."""
@@ -89,15 +58,23 @@ class Plugins:
             wrong = component.problem()
             if wrong is not None:
                 record.complain(wrong, "refused")
-                self.registry.refuse(component, f"plugin '{record.name}' {record.version}: {wrong}")
+                reason = f"plugin '{record.name}' {record.version}: {wrong}"
+                self.registry.refuse(component, functools.partial(record.unless_said, reason))
             elif not offer.failure:
                 record.components.append(component)
         if offer.failure:
             record.complain(offer.failure, "failed")
             for component in offer.components:
-                self.registry.refuse(component, record.line())
+                self.registry.refuse(component, functools.partial(record.unless_said, record.line()))
             return
         record.spec_dirs = offer.spec_dirs
+        files = offer.spec_files
+        if record.dist == OWN:
+            self._own_specs |= {(file.folder, file.name) for file in files}
+        elif taken := taken_names(files, self._own_specs):
+            record.complain(taken, "refused")
+            files = [file for file in files if (file.folder, file.name) not in self._own_specs]
+        record.spec_files = files
         for component in tuple(record.components):
             entry = Registered(component, record.name, record.version)
             for loser, reason in self.registry.add(entry, own=record.dist == OWN):
@@ -114,29 +91,55 @@ class Plugins:
         """(plugin, folder) of every folder with specs, in the order of loading."""
         return [(record.name, folder) for record in self.records for folder in record.spec_dirs]
 
+    def spec_files(self) -> list[tuple[str, SpecFile]]:
+        """(plugin, file) of everything in those folders that is known by name."""
+        return [(record.name, file) for record in self.records for file in record.spec_files]
+
+    def modules(self) -> list[str]:
+        """Modules that entry points name, of the plugins that were loaded."""
+        return [record.module for record in self.records if record.module and record.status in ("ok", "refused")]
+
     def note(self) -> str:
-        """End of an unknown-name message: the plugins that are missing and how to learn more; "" when none is."""
-        lines = [record.line() for record in self.records if record.status != "ok"]
-        return f"; {'; '.join(lines)}; run `nashtune plugins` for details" if lines else ""
+        """End of an unknown-name message: the plugins that are missing and how to learn more; "" when none is.
+
+        What stderr has said already is not said again.
+        """
+        missing = [record for record in self.records if record.status != "ok"]
+        lines = [record.line() for record in missing if not record.said]
+        above = "; it may be in a plugin that cannot be used in full, as said above"
+        said = above if any(record.said for record in missing) else ""
+        return said + (f"; {'; '.join(lines)}; run `nashtune plugins` for details" if lines else "")
 
 
 @functools.cache
-def load_plugins() -> Plugins:
+def load_plugins(*, quiet: bool = False) -> Plugins:
     """Every installed plugin, once per process.
 
-    Problems are said on stderr, one line for each plugin.
+    Args:
+        quiet: Not to say problems on stderr, one line for each plugin: the caller does.
 
     Raises:
         InputError: a plugin failed and `NASHTUNE_STRICT_PLUGINS=1`.
     """
     plugins = discover(entry_points(group=hookspecs.GROUP), os.environ)
-    wrong = [record for record in plugins.records if record.status in ("failed", "refused")]
+    wrong = refuse_if_strict(plugins.records)
+    absent = [record for record in plugins.records if record.status == "blocked" and record.reason]
+    for record in () if quiet else wrong + absent:
+        print(f"nashtune: {record.line()}; see `nashtune plugins`", file=sys.stderr)
+        record.said = True
+    return plugins
+
+
+def refuse_if_strict(records: Iterable[PluginRecord]) -> list[PluginRecord]:
+    """Those of which something is wrong.
+
+    Raises:
+        InputError: there are any, and `NASHTUNE_STRICT_PLUGINS=1`.
+    """
+    wrong = [record for record in records if record.status in ("failed", "refused")]
     if strict(os.environ) and wrong:
         raise InputError(f"{STRICT}=1: " + "; ".join(record.line() for record in wrong))
-    absent = [record for record in plugins.records if record.status == "blocked" and record.reason]
-    for record in wrong + absent:
-        print(f"nashtune: {record.line()}; see `nashtune plugins`", file=sys.stderr)
-    return plugins
+    return wrong
 
 
 def strict(environ: Mapping[str, str]) -> bool:
@@ -165,11 +168,17 @@ def discover(found: Iterable[EntryPoint], environ: Mapping[str, str]) -> Plugins
         reason = "nashtune is on the path but not installed, so its methods are not found; run `pip install -e .`"
         plugins.records.append(PluginRecord("builtin", OWN, nashtune.__version__, "failed", reason))
     for point in points:
-        record = PluginRecord(point.name, _dist(point), (point.dist and point.dist.version) or "")
+        version = (point.dist and point.dist.version) or ""
+        target = EntryPoint.pattern.match(point.value)
+        record = PluginRecord(point.name, _dist(point), version, module=target["module"] if target else "")
         taken = next((other for other in plugins.records if other.name == point.name), None)
         plugins.records.append(record)
         if point.name in blocked:
             record.complain("", "blocked")
+        elif target is None:
+            record.complain(
+                f"its entry point {point.value!r} is no module, as in `{point.name} = package.module`", "failed"
+            )
         elif taken is not None:
             record.complain(
                 f"the plugin name '{point.name}' is already used by {taken.dist} {taken.version}; "
@@ -177,12 +186,16 @@ def discover(found: Iterable[EntryPoint], environ: Mapping[str, str]) -> Plugins
                 "failed",
             )
         else:
-            try:
-                plugin = point.load()
-            except (Exception, SystemExit) as error:
-                record.complain(f"{point.value} cannot be imported: {said(error)}", "failed")
-            else:
-                plugins.take(record, ask(manager, record.name, plugin))
+            with named(point.name):
+                try:
+                    plugin = point.load()
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:  # whatever it raises is its own affair: the others go on
+                    reason = f"{point.value} cannot be imported: {said(error)}{raised_at(error, point.module)}"
+                    record.complain(reason, "failed")
+                else:
+                    plugins.take(record, ask(manager, record.name, plugin))
     names = {point.name for point in points}
     for name in sorted(blocked - names):
         reason = f"but no installed plugin has this name{nearest(name, names)}"

@@ -39,7 +39,7 @@ class Registry:
         self._known: dict[tuple[str, str], Registered] = {}
         self._own: set[tuple[str, str]] = set()
         self._clashes: dict[tuple[str, str], list[Registered]] = {}
-        self._refused: dict[tuple[str, str], str] = {}
+        self._refused: dict[tuple[str, str], Callable[[], str]] = {}
 
     def add(self, entry: Registered, *, own: bool = False) -> list[tuple[str, str]]:
         """Take a component in.
@@ -71,8 +71,8 @@ class Registry:
         reason = self._clash(key)
         return [(plugin, reason) for plugin in dict.fromkeys(one.plugin for one in newcomers)]
 
-    def refuse(self, component: Component, reason: str) -> None:
-        """Remember why a name cannot be used, for whoever asks for it."""
+    def refuse(self, component: Component, reason: Callable[[], str]) -> None:
+        """Remember what tells why a name cannot be used, for whoever asks for it."""
         self._refused.setdefault((str(component.kind), str(component.name)), reason)
 
     def get(self, kind: str, name: str) -> Registered:
@@ -88,7 +88,7 @@ class Registry:
         if key in self._clashes:
             raise InputError(self._clash(key))
         if key in self._refused:
-            raise InputError(f"{kind} '{name}' cannot be used: {self._refused[key]}")
+            raise InputError(f"{kind} '{name}' cannot be used: {self._refused[key]()}")
         others = [other for other in KINDS if other != kind and (other, name) in self._known]
         hint = f"; '{name}' is a {others[0]}, not a {kind}" if others else ""
         raise InputError(f"no {kind} is called '{name}'{hint}{nearest(name, self.names(kind))}{self._note()}")

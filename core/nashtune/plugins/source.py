@@ -6,10 +6,13 @@ import ast
 import functools
 import sys
 import tokenize
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
-from typing import NamedTuple
+
+from nashtune.plugins.bindings import Bindings, Imported
+
+__all__ = ["OPAQUE", "Imported", "Source", "Unreadable", "find_module", "parse_module", "read_module"]
 
 OPAQUE = sys.stdlib_module_names | {"torch", "lightning", "transformers", "peft", "jsonargparse", "typing_extensions"}
 """Top-level packages whose classes are taken as they are: large or of no interest to a spec."""
@@ -22,8 +25,10 @@ class Source:
     Args:
         module: Its dotted name.
         file: Where its text is.
-        names: Top-level definitions and imports by the name they bind; a later one wins.
+        names: Top-level definitions and imports by the name they bind, where they bind it to one thing.
         stars: Modules of `from x import *`.
+        unclear: Names that it binds in a way that only running it would show (see `Bindings`).
+        is_open: Whether it may bind any name at all.
     """
 
     module: str
@@ -31,13 +36,13 @@ class Source:
     tree: ast.Module
     names: Mapping[str, ast.stmt | ast.expr | Imported]
     stars: tuple[str, ...]
+    unclear: frozenset[str] = frozenset()
+    is_open: bool = False
 
-
-class Imported(NamedTuple):
-    """`from module import name` (name is "" for `import module`)."""
-
-    module: str
-    name: str
+    def lacks(self, name: str) -> bool:
+        """Whether its text binds no such name, nor says that others may."""
+        bound = {*self.names, *self.unclear}
+        return not ({name, "__getattr__"} & bound or self.stars or self.is_open)
 
 
 class Unreadable(Exception):
@@ -90,7 +95,7 @@ def parse_module(spec: ModuleSpec) -> Source:
             text = get_source(spec.name)
         except ImportError as error:
             if isinstance(error.__cause__, SyntaxError | UnicodeDecodeError):
-                raise SyntaxError(f"{spec.origin}: {error.__cause__}") from error
+                raise SyntaxError(f"{error.__cause__} ({spec.origin})") from error
             raise Unreadable(str(error)) from error
     elif spec.origin and spec.origin.endswith(".py"):
         with tokenize.open(spec.origin) as stream:
@@ -103,40 +108,5 @@ def parse_module(spec: ModuleSpec) -> Source:
 @functools.lru_cache(maxsize=512)
 def _parse(module: str, file: str, text: str, is_package: bool) -> Source:
     tree = ast.parse(text, filename=file)
-    package = module if is_package else module.rpartition(".")[0]
-    names: dict[str, ast.stmt | ast.expr | Imported] = {}
-    stars: list[str] = []
-    _collect(tree.body, package, names, stars)
-    return Source(module, file, tree, names, tuple(stars))
-
-
-def _collect(
-    body: Iterable[ast.stmt], package: str, names: dict[str, ast.stmt | ast.expr | Imported], stars: list[str]
-) -> None:
-    for stmt in body:
-        match stmt:
-            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
-                names[stmt.name] = stmt
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                names[name] = value
-            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                names[name] = value
-            case ast.Import():
-                for alias in stmt.names:
-                    whole = alias.name if alias.asname else alias.name.partition(".")[0]
-                    names[alias.asname or whole] = Imported(whole, "")
-            case ast.ImportFrom():
-                above = package.split(".")[: len(package.split(".")) - stmt.level + 1] if stmt.level else []
-                module = ".".join([*above, *([stmt.module] if stmt.module else [])])
-                for alias in stmt.names:
-                    if alias.name == "*":
-                        stars.append(module)
-                    else:
-                        names[alias.asname or alias.name] = Imported(module, alias.name)
-            case ast.If():
-                _collect([*stmt.orelse, *stmt.body], package, names, stars)
-            case ast.Try():
-                _collect([*(s for h in stmt.handlers for s in h.body), *stmt.body], package, names, stars)
-            case _:
-                if type(stmt).__name__ == "TypeAlias":  # `type X = ...`, Python 3.12
-                    names[stmt.name.id] = stmt.value  # type: ignore[attr-defined]
+    bound = Bindings(tree.body, module if is_package else module.rpartition(".")[0])
+    return Source(module, file, tree, bound.names, tuple(bound.stars), frozenset(bound.unclear), bound.is_open)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nashtune.errors import InputError
 from nashtune.plugins.annotations import annotation_text
+from nashtune.plugins.bindings import Bindings, Imported
 from nashtune.plugins.classinfo import Argument, ClassInfo, argument_docs
 from nashtune.plugins.inspected import inspect_class
-from nashtune.plugins.loading import load_class, split_target
+from nashtune.plugins.loading import load_class, said, split_target
 from nashtune.plugins.lookup import Found, literal, look_up
 from nashtune.plugins.scan import scan_package
 from nashtune.plugins.source import OPAQUE, Source, Unreadable, find_module, read_module
@@ -23,6 +24,7 @@ from nashtune.plugins.source import OPAQUE, Source, Unreadable, find_module, rea
 __all__ = ["Argument", "ClassInfo", "class_info", "load_class", "scan_package"]
 
 INTERFACES = "nashtune.interfaces"
+SCOPES = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def class_info(target: str) -> ClassInfo:
@@ -40,23 +42,49 @@ def class_info(target: str) -> ClassInfo:
         if find_module(module) is None:
             raise Unreadable(module)
         source = read_module(module)
-        found = look_up(source, name) if name in source.names or source.stars else None
+        found = look_up(source, name)
         if not isinstance(found, Found) or not isinstance(found.node, ast.ClassDef):
             raise Unreadable(f"{module} defines no class {name}")
         return _read_class(_shadow(found.source, found.node))
-    except Unreadable:
+    except (Unreadable, RecursionError):  # a class whose bases lead back to it, by its text
         return inspect_class(module, name)
     except SyntaxError as error:
-        raise InputError(f"{target} cannot be read: {error}") from error
+        raise InputError(f"{target} cannot be read: {said(error)}") from error
+
+
+def ancestry(target: str) -> tuple[str, ...]:
+    """A class and every ancestor of it, nearest first, as "module:Class"; read, never imported.
+
+    Raises:
+        ModuleNotFoundError: there is no such module.
+        SyntaxError: its source is not Python.
+        Unreadable: only importing would show it.
+    """
+    module, name = split_target(target)
+    found = look_up(read_module(module), name)
+    if not isinstance(found, Found) or not isinstance(found.node, ast.ClassDef):
+        raise Unreadable(f"{module} defines no class {name}")
+    try:
+        shadow = _shadow(found.source, found.node)
+    except RecursionError as error:
+        raise Unreadable(f"the bases of {target} lead back to it") from error
+    lineage = [vars(cls)["found"] for cls in shadow.__mro__ if "found" in vars(cls)]
+    return tuple(f"{one.source.module}:{one.node.name}" for one in lineage)
 
 
 @functools.lru_cache(maxsize=512)
 def _shadow(source: Source, node: ast.ClassDef) -> type:
     """An empty class with the same ancestry, so that Python itself works out the order of inheritance."""
     bases: list[type] = []
+    if node.keywords or any(isinstance(one, ast.FunctionDef) and one.name == "__init_subclass__" for one in node.body):
+        raise Unreadable(f"{source.file}:{node.lineno}: what makes the class, or its subclasses, may change them")
+    for mark in node.decorator_list:
+        plain = mark.func if isinstance(mark, ast.Call) else mark
+        if not isinstance(look_up(source, _dotted(source, plain)), str):
+            raise Unreadable(f"{source.file}:{mark.lineno}: a decorator may change the class")
     for base in node.bases:
         plain = base.value if isinstance(base, ast.Subscript) else base
-        found = look_up(source, ast.unparse(plain))
+        found = look_up(source, _dotted(source, plain))
         if isinstance(found, str):
             if found.partition(":")[0].partition(".")[0] not in OPAQUE:
                 raise Unreadable(found)
@@ -68,6 +96,16 @@ def _shadow(source: Source, node: ast.ClassDef) -> type:
         return type(node.name, tuple(dict.fromkeys(bases)), {"found": Found(source, node)})
     except TypeError as error:
         raise Unreadable(str(error)) from error
+
+
+def _dotted(source: Source, node: ast.expr) -> str:
+    """`a.b.c`; a call, a condition or anything else that Python would have to work out has no such form."""
+    inner = node
+    while isinstance(inner, ast.Attribute):
+        inner = inner.value
+    if not isinstance(inner, ast.Name):
+        raise Unreadable(f"{source.file}:{node.lineno}: {ast.unparse(node)} is not a name")
+    return ast.unparse(node)
 
 
 def _read_class(shadow: type) -> ClassInfo:
@@ -93,29 +131,50 @@ def _attributes(lineage: list[Found]) -> dict[str, Any]:
     for source, node in reversed(lineage):
         assert isinstance(node, ast.ClassDef)
         for stmt in node.body:
-            match stmt:
-                case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                    pass
-                case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                    pass
-                case ast.FunctionDef(name=name) if name in declared:
-                    raise InputError(f"{source.file}:{stmt.lineno}: {_must(node, name)}")
-                case _:
-                    continue
+            if isinstance(stmt, ast.FunctionDef) and stmt.name in declared:
+                raise InputError(f"{source.file}:{stmt.lineno}: {_must(node, stmt.name)}")
+        own, unclear = _members(node)
+        if not isinstance(own.get("__init__"), ast.FunctionDef | None):
+            unclear |= {"__init__"}
+        if read := sorted(unclear & (declared | {"__init__"})):
+            raise Unreadable(f"{source.file}: only running it shows {node.name}.{read[0]}")
+        for name in unclear:
+            values.pop(name, None)
+        for name, value in own.items():
+            if not isinstance(value, ast.expr):
+                continue
             try:
                 values[name] = literal(source, value)
             except Unreadable:
                 if name in declared:
                     raise
                 values.pop(name, None)
-            # what an interface does not call ClassVar, an instance may set from an argument
-            if source.module.startswith(INTERFACES) and "ClassVar" in ast.unparse(stmt):
-                declared.add(name)
+        if source.module.startswith(INTERFACES):
+            declared |= _class_variables(node)
         for inner in ast.walk(node):
             match inner:
                 case ast.Attribute(value=ast.Name(id="self"), attr=name, ctx=ast.Store()) if name in declared:
                     raise InputError(f"{source.file}:{inner.lineno}: {_must(node, name)}")
     return values
+
+
+def _members(node: ast.ClassDef) -> tuple[Mapping[str, ast.stmt | ast.expr | Imported], set[str]]:
+    """What a class's own statements bind, and the names that it binds under a condition or otherwise unclearly."""
+    plain = [one for one in node.body if not isinstance(one, ast.Match) and not hasattr(one, "body")]
+    plain += [one for one in node.body if isinstance(one, SCOPES)]
+    own = Bindings(plain)
+    nested = Bindings([one for one in node.body if one not in plain])
+    if own.is_open or nested.is_open:
+        raise Unreadable(f"only running it shows what {node.name} binds")
+    unclear = own.unclear | nested.unclear | set(nested.names)
+    unclear |= {name for name, value in own.names.items() if isinstance(value, Imported)}
+    return {name: value for name, value in own.names.items() if name not in unclear}, unclear
+
+
+def _class_variables(node: ast.ClassDef) -> set[str]:
+    """What an interface does not call ClassVar, an instance may set from an argument."""
+    marked = (one for one in node.body if isinstance(one, ast.AnnAssign) and "ClassVar" in ast.unparse(one))
+    return {one.target.id for one in marked if isinstance(one.target, ast.Name)}
 
 
 def _must(node: ast.ClassDef, name: str) -> str:
@@ -135,13 +194,7 @@ def _arguments(lineage: list[Found]) -> tuple[Argument, ...]:
             if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
                 raise Unreadable("a dataclass makes its own constructor")
             continue
-        own = init.args
-        named = [*own.posonlyargs, *own.args]
-        defaults = [*[None] * (len(named) - len(own.defaults)), *own.defaults]
-        for arg, default in (
-            *list(zip(named, defaults, strict=True))[1:],
-            *zip(own.kwonlyargs, own.kw_defaults, strict=True),
-        ):
+        for arg, default in _parameters(init.args):
             value = None if default is None else literal(source, default)
             text = annotation_text(source, arg.annotation)
             arguments.setdefault(arg.arg, Argument(arg.arg, text, default is None, value, docs.get(arg.arg, "")))

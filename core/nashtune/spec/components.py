@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-
-from nashtune.errors import InputError, nearest
+from nashtune.errors import InputError
 from nashtune.plugins import Registered, load_plugins
-from nashtune.plugins.component import KINDS
-from nashtune.plugins.loading import split_target
-from nashtune.plugins.source import Unreadable, read_module
+from nashtune.plugins.abstract import missing_functions
+from nashtune.plugins.allowed import refuse_foreign
+from nashtune.plugins.loading import lies_here, load_class, split_target
+from nashtune.plugins.source import find_module
 from nashtune.plugins.static import class_info
 from nashtune.spec.draft import Draft, Path
 from nashtune.spec.findings import Collector
@@ -25,30 +24,45 @@ def find_component(kind: str, name: str) -> tuple[str, Registered | None]:
     """(target, origin) of a registered name or class path.
 
     Raises:
-        InputError: nobody registered the name, or the class cannot be found or implements another interface.
+        InputError: nobody registered the name, or the class cannot be found, implements another interface or lies in a
+            package that may not be imported.
     """
     if not is_class_path(name):
         origin = load_plugins().registry.get(kind, name)
+        _refuse_other_interface(kind, origin.component.target, f"{kind} '{name}' ({origin.component.target})")
         return origin.component.target, origin
-    target = ":".join(split_target(name))
-    _refuse_missing_class(*split_target(name))
-    if not class_info(target).implements(kind):
-        wanted = " or ".join(interface.partition(":")[2] for interface in KINDS[kind])
-        raise InputError(f"{name} is not a {kind}: it must be a subclass of {wanted}")
+    module, of_class = split_target(name)
+    _refuse_missing_package(module, of_class)
+    refuse_foreign(name)
+    target = f"{module}:{of_class}"
+    _refuse_other_interface(kind, target, name)
     return target, None
 
 
-def _refuse_missing_class(module: str, name: str) -> None:
-    """Refuse a misspelt class of a module whose source says all of its names; only otherwise is it worth importing."""
-    try:
-        source = read_module(module)
-    except ModuleNotFoundError:
-        raise InputError(f"{module}:{name}: there is no module {module}; is its package installed?") from None
-    except (Unreadable, SyntaxError):
+def _refuse_other_interface(kind: str, target: str, name: str) -> None:
+    """Refuse a class of another kind, or an unfinished one: what its source does not show, the class itself does."""
+    if class_info(target).implements(kind) and not missing_functions(target):
         return
-    if name not in source.names and not source.stars and "__getattr__" not in source.names:
-        classes = [known for known, node in source.names.items() if isinstance(node, ast.ClassDef)]
-        raise InputError(f"module {module} has no class '{name}'{nearest(name, classes)}")
+    try:
+        load_class(target, kind)
+    except InputError as error:
+        raise InputError(str(error).replace(target, name, 1)) from error
+
+
+def _refuse_missing_package(module: str, name: str) -> None:
+    """Before anything is imported: a module of no package that Python finds. Of others it is told by importing them."""
+    if find_module(module.partition(".")[0]) is None:
+        raise InputError(
+            f"{module}:{name}: there is no module {module}{lies_here(module) or '; is its package installed?'}"
+        )
+
+
+GAME_SECTIONS = ("oracle", "sampler", "pairing")
+LEAVE_OUT = (
+    "remove the section for a method that does not read it (in a file of its own it can serve the others: --config "
+    "takes several, and `nashtune compare` leaves out by itself what a method does not read)"
+)
+"""What to do with a section in a run file for several methods."""
 
 
 def resolve_component(draft: Draft, path: Path, found: Collector) -> ComponentSpec | None:
@@ -62,7 +76,8 @@ def resolve_component(draft: Draft, path: Path, found: Collector) -> ComponentSp
         for key, leaf in leaves.items():
             state = "has no name" if named is None else f"is none ({named.where})"
             names = ", ".join(load_plugins().registry.names(kind))
-            found.add(f"{leaf.where}: {dotted}.{key} is set, but {dotted} {state}; name the component ({names})")
+            other = f", or {LEAVE_OUT}" if dotted in GAME_SECTIONS else ""
+            found.add(f"{leaf.where}: {dotted}.{key} is set, but {dotted} {state}; name the component ({names}){other}")
         return None
     with found.catch():
         try:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from nashtune.errors import nearest
-from nashtune.spec.findings import Collector
-from nashtune.spec.gamerules import attribute, check_game_parts
-from nashtune.spec.model import Spec
-from nashtune.spec.rewardrules import check_rewards
+from typing import get_args
 
-GAME_SECTIONS = ("oracle", "sampler", "pairing")
+from nashtune.errors import nearest
+from nashtune.interfaces.batch import RowKind
+from nashtune.plugins.classinfo import ClassInfo
+from nashtune.plugins.static import class_info
+from nashtune.spec.components import GAME_SECTIONS, LEAVE_OUT
+from nashtune.spec.findings import Collector
+from nashtune.spec.gamerules import attribute, check_game_parts, such
+from nashtune.spec.klrules import check_told
+from nashtune.spec.model import ComponentSpec, Spec
+from nashtune.spec.rewardrules import check_rewards
 
 
 def cross_check(spec: Spec, found: Collector) -> None:
@@ -22,9 +27,7 @@ def cross_check(spec: Spec, found: Collector) -> None:
     for section in GAME_SECTIONS:
         component = getattr(spec, section)
         if component is not None and section not in reads:
-            found.add(
-                f"{component.where}: {section} is not read by the schedule '{spec.schedule.name}'; remove the section"
-            )
+            found.add(f"{component.where}: {section} is not read by the schedule '{spec.schedule.name}'; {LEAVE_OUT}")
         if component is None and section in reads and not (section == "oracle" and replays):
             found.add(
                 f"{spec.schedule.where}: the schedule '{spec.schedule.name}' reads {section}, which is missing; "
@@ -63,6 +66,9 @@ def _check_kl(spec: Spec, found: Collector) -> None:
         return
     if not uses_beta:
         found.add(f"{spec.kl.where}: the loss '{spec.loss.name}' has no beta, so kl is not read; write `kl: none`")
+    else:
+        _check_kl_rows(spec, spec.kl, found)
+        check_told(spec, spec.kl, found)
     if not attribute(spec.kl, "statistics", ()):
         return
     reference = spec.references.get("ref")
@@ -71,8 +77,27 @@ def _check_kl(spec: Spec, found: Collector) -> None:
             f"{reference.where}: kl '{spec.kl.name}' reads the logits of the reference 'ref', and '{reference.name}' "
             "gives none; use base, adapter_off or checkpoint"
         )
-    if attribute(spec.loss, "rows", "pairs") != "pairs":
+
+
+def _check_kl_rows(spec: Spec, kl: ComponentSpec, found: Collector) -> None:
+    """Whether the KL controller works on the rows that the loss trains on."""
+    info, rows = class_info(kl.target), attribute(spec.loss, "rows", "pairs")
+    works_on = _rows_of(info)
+    if not isinstance(works_on, tuple) or not set(works_on) <= set(get_args(RowKind)):
         found.add(
-            f"{spec.kl.where}: kl '{spec.kl.name}' works on pairs, but the loss '{spec.loss.name}' "
-            "reads single examples; use fixed"
+            f"{kl.where}: kl '{kl.name}': {info.name}.rows is {works_on!r} ({info.where}); it is a tuple of some of "
+            f"{', '.join(get_args(RowKind))}, such as ('pairs',)"
         )
+    elif works_on and rows not in works_on:
+        kls = such("kl", lambda one: not _rows_of(one) or rows in _rows_of(one))
+        losses = such("loss", lambda one: one.attributes["rows"] in works_on and one.attributes["uses_beta"])
+        found.add(
+            f"{kl.where}: kl '{kl.name}' works on {' and '.join(works_on)}, and the loss '{spec.loss.name}' trains on "
+            f"{rows}; use a kl for {rows} ({kls}), or a loss on {' or '.join(works_on)} ({losses})"
+        )
+
+
+def _rows_of(info: ClassInfo) -> tuple[str, ...]:
+    """Kinds of rows that a KL controller works on; empty: any. Statistics of the vocabulary are of pairs alone."""
+    found: tuple[str, ...] = info.attributes.get("rows") or (("pairs",) if info.attributes.get("statistics") else ())
+    return found

@@ -80,8 +80,12 @@ class Draft:
         value = getattr(value, "text", value)  # typed on the command line as --spec.loss.name
         if not isinstance(value, str):
             dotted = ".".join(path)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            option = f"{dotted}.{'beta' if dotted == 'kl' else 'OPTION'}"
+            hint = f"; a number is the value of one of its options: {option}" if number else ""
             raise InputError(
-                f"{where}: {dotted} takes a component's name or {{name: ..., option: value}}, found {describe(value)}"
+                f"{where}: {dotted} takes a component's name or {{name: ..., option: value}}, found "
+                f"{describe(value)}{hint}"
             )
         before = self.leaves.get((*path, "name"))
         if before is None or before.value != value:

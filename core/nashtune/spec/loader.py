@@ -21,6 +21,12 @@ from nashtune.errors import InputError
 
 KeyPath = tuple[str | int, ...]
 
+MOST = 100_000
+"""Values of one document, those of an alias counted wherever it stands: a few lines of aliases can mean billions."""
+LARGEST = 4 * 2**20
+"""Characters (bytes of a file) of one document."""
+DEEPEST = 100
+"""Lists and mappings inside one another: PyYAML's C code calls itself for each, and a few 10,000 end the process."""
 _TAG = "tag:yaml.org,2002:"
 _NULL = re.compile(r"^(?:null|Null|NULL|~|)$")
 _BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
@@ -88,9 +94,13 @@ def load_yaml(text: str, source: str) -> Located:
         source: File name for messages.
 
     Raises:
-        InputError: broken YAML, a duplicate key, a key that is not text, a tag (`!...`): each with file and line.
+        InputError: broken YAML, a duplicate key, a key that is not text, a tag (`!...`), more than `MOST` values, too
+            deep or too large: each with file and line.
     """
+    if len(text) > LARGEST:
+        raise InputError(_too_large(source))
     try:
+        _refuse_deep(text, source)
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
@@ -106,6 +116,23 @@ def load_yaml(text: str, source: str) -> Located:
     except RecursionError:
         raise InputError(f"{source}: broken YAML: nested too deeply") from None
     return Located(data, source, lines)
+
+
+def _too_large(source: str) -> str:
+    return f"{source}: more than {LARGEST // 2**20} MiB; a file of settings has a few kilobytes"
+
+
+def _refuse_deep(text: str, source: str) -> None:
+    """Count brackets and indents by the parser's events, which come one by one, before a tree is built."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEEPEST:
+                line = event.start_mark.line + 1 if event.start_mark is not None else 1
+                raise InputError(f"{source}:{line}: broken YAML: nested too deeply")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 def _broken(error: yaml.MarkedYAMLError, text: str, source: str) -> str:
@@ -125,15 +152,27 @@ def read_yaml(file: Path | Traversable) -> Located:
     Raises:
         InputError: the file cannot be read or is not UTF-8, or as `load_yaml`.
     """
+    return load_yaml(read_text(file), display(file))
+
+
+def read_text(file: Path | Traversable) -> str:
+    """The text of a file of settings, of which no more is read than such a file may have.
+
+    Raises:
+        InputError: the file cannot be read, is not UTF-8, or is too large.
+    """
     source = display(file)
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        with file.open("rb") as stream:
+            read = stream.read(LARGEST + 1)
+        if len(read) > LARGEST:
+            raise InputError(_too_large(source))
+        return read.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise InputError(f"{source}:{line}: not UTF-8 text; save the file as UTF-8") from None
     except OSError as error:
         raise InputError(f"{source}: cannot be read: {error.strerror or error}") from None
-    return load_yaml(text, source)
 
 
 def display(file: object) -> str:
@@ -152,6 +191,10 @@ def _value(node: Any, path: KeyPath, lines: dict[KeyPath, int], source: str, abo
     if id(node) in above:
         raise InputError(f"{source}:{line}: broken YAML: an alias that contains itself")
     above = (*above, id(node))
+    if len(lines) > MOST:
+        raise InputError(
+            f"{source}:{line}: more than {MOST} values, aliases (*name) written out; a spec or run file has a few dozen"
+        )
     if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
         return _mapping(node, path, lines, source, above)
     if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":

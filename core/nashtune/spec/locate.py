@@ -10,12 +10,7 @@ from pathlib import Path
 
 from nashtune.errors import InputError, nearest
 from nashtune.plugins import load_plugins
-
-ENDINGS = (".yaml", ".yml")
-RUNS = "runs"
-"""Folder of run files inside a folder of specs."""
-PIPELINES = "pipelines"
-"""Folder of pipelines inside a folder of specs."""
+from nashtune.plugins.spec_files import ENDINGS, PIPELINES, RUNS
 
 
 @dataclass(frozen=True)
@@ -35,7 +30,7 @@ class Listed:
 
 def list_specs() -> list[Listed]:
     """Every spec that is known by name, sorted by name."""
-    return _listed(None)
+    return _listed("")
 
 
 def list_runs() -> list[Listed]:
@@ -83,14 +78,8 @@ def is_path(name_or_path: str) -> bool:
     return name_or_path.endswith(ENDINGS) or os.sep in name_or_path or "/" in name_or_path
 
 
-def _listed(sub: str | None) -> list[Listed]:
-    found = []
-    for plugin, folder in load_plugins().spec_dirs():
-        place = folder / sub if sub else folder
-        if place.is_dir():
-            found += [
-                Listed(Path(file.name).stem, plugin, file) for file in place.iterdir() if file.name.endswith(ENDINGS)
-            ]
+def _listed(folder: str) -> list[Listed]:
+    found = [Listed(one.name, plugin, one.file) for plugin, one in load_plugins().spec_files() if one.folder == folder]
     return sorted(found, key=lambda listed: (listed.name, listed.plugin))
 
 

@@ -42,7 +42,8 @@ ABOUT: dict[str, str] = {
     "kind": "offline, game, reward or rl.",
     "equation": "What is minimised, in plain text.",
     "conventions": "Sums or means of log-probs, what is detached, what one value belongs to.",
-    "reduces_to": "Which method it is in which limit.",
+    "values": "Values of the loss that are known, such as log 2 at π = π_ref.",
+    "reduces_to": "What other methods it is, or comes near to: a list of {method, exact, at, with, when}, or none.",
     "plugin": "Module that implements it.",
 }
 """Key of the `about` section -> what it says."""
@@ -153,7 +154,7 @@ class Spec:
 
     Args:
         name: Of the spec file, without its ending.
-        about: Title, paper, equation and conventions.
+        about: Title, paper, equation and conventions, as text; `reduces_to` may be a list (`spec.reductions`).
         loss: The loss.
         kl: The KL controller, where the loss has a beta.
         references: References by the name the loss gives them.
@@ -168,7 +169,7 @@ class Spec:
     """
 
     name: str
-    about: Mapping[str, str]
+    about: Mapping[str, Any]
     loss: ComponentSpec
     kl: ComponentSpec | None
     references: Mapping[str, ComponentSpec]

@@ -37,7 +37,9 @@ def parse_override(option: str, text: str) -> Override:
     """
     path = tuple(option.removeprefix(PREFIX).split("."))
     if path[0] not in SECTIONS or "" in path:
-        raise InputError(f"{option}: '{path[0]}' is not a section of a spec{nearest(path[0], SECTIONS)}")
+        alone = len(path) == 1 and path[0] not in ("name", "base")
+        hint = f"; an option stands behind its component, as in {PREFIX}kl.beta 0.1" if alone else ""
+        raise InputError(f"{option}: '{path[0]}' is not a section of a spec{nearest(path[0], SECTIONS)}{hint}")
     try:
         value = load_yaml(text, option).data
     except InputError:

@@ -31,10 +31,11 @@ class Plan:
         reference_passes: Sequences that references with weights of their own score while the policy trains.
         snapshots: Weights kept on disk, the start's included.
         answers: Answers to held-out prompts when the game is over.
-        comparisons: Comparisons of them that the oracle is asked for, in both orders.
+        comparisons: Pairs of them that are compared; the oracle is asked for each in both orders.
         snapshot_bytes: Size of one; None where it is not known before the model is ready.
         disk_bytes: Snapshots, checkpoints, exported model and journal together.
         ended_early: Whether `trainer.max_steps` ends the run before its last round is over.
+        overdrawn: What to say where a round draws far more than its steps use before that; else None.
     """
 
     rounds: int
@@ -57,6 +58,7 @@ class Plan:
     snapshot_bytes: int | None
     disk_bytes: int | None
     ended_early: bool
+    overdrawn: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; `steps_per_update` as the fewest and the most, with the number of updates."""
@@ -84,13 +86,17 @@ class Plan:
         ]
         if self.answers:
             lines.insert(
-                -1, f"at the end: {self.answers} answers to held-out prompts, {self.comparisons} comparisons of them"
+                -1,
+                f"at the end: {self.answers} answers to held-out prompts, {self.comparisons} comparisons of them, each "
+                "in both orders",
             )
         if self.ended_early:
             lines.append(
                 f"note: trainer.max_steps {self.steps} ends the game before its last round is over; "
                 f"all of it has at most {sum(self.steps_per_update)} steps"
             )
+        if self.overdrawn:
+            lines.append(f"note: {self.overdrawn}")
         return lines
 
     def _disk(self) -> str:

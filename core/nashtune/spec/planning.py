@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from nashtune.data.prompts import prompts_in_round
 from nashtune.errors import InputError
 from nashtune.interfaces.schedule import Anchor, Collect, Judge, Round, Snapshot, Update
+from nashtune.spec.overdrawn import Rounds, overdrawn
 from nashtune.spec.plan import Plan
 
 JOURNAL_BYTES = 24  # a token in the journal: its id, log-prob, kept mass and text
@@ -38,6 +39,7 @@ class Setup:
         snapshot_bytes: Size of what is trained, where it is known.
         moments: Numbers that the optimiser keeps per weight.
         held_out: Prompts that every round's policy answers when the game is over.
+        keep: Checkpoints that stay, `keep_checkpoints`.
     """
 
     prompts: int
@@ -58,6 +60,7 @@ class Setup:
     snapshot_bytes: int | None = None
     moments: int = 2
     held_out: int = 0
+    keep: int = 1
 
     @property
     def per_prompt(self) -> tuple[int, int]:
@@ -113,11 +116,29 @@ def make_plan(rounds: Sequence[Round], setup: Setup) -> Plan:
         reference_passes=total["training"] * live,
         snapshots=snapshots,
         answers=setup.held_out * policies,
-        comparisons=setup.held_out * policies * (policies - 1) if setup.judged_by else 0,
+        comparisons=setup.held_out * policies * (policies - 1) // 2 if setup.judged_by else 0,
         snapshot_bytes=setup.snapshot_bytes,
         disk_bytes=_disk_bytes(setup, snapshots, averages, total["kept"] * (setup.max_new_tokens or 0)),
         ended_early=steps < sum(updates),
+        overdrawn=overdrawn(_drawn(rounds, dealt, setup), setup.max_steps),
     )
+
+
+def _drawn(rounds: Sequence[Round], dealt: Sequence[int], setup: Setup) -> Rounds:
+    return Rounds(
+        prompts=dealt,
+        updates=updates_of(rounds),
+        completions=setup.completions,
+        rows=setup.per_prompt[1],
+        kind="pairs" if setup.most is not None else "rollouts",
+        step_rows=setup.batch_size * setup.accumulate,
+        epochs=setup.epochs,
+    )
+
+
+def updates_of(rounds: Sequence[Round]) -> list[int]:
+    """How many updates each round has."""
+    return [sum(isinstance(phase, Update) for phase in one.phases) for one in rounds]
 
 
 def one_step_message(size: int, batch_size: int, accumulate: int, epochs: int) -> str:
@@ -165,4 +186,4 @@ def _disk_bytes(setup: Setup, snapshots: int, averages: bool, tokens: int) -> in
         return None
     checkpoint = 1 + setup.moments + averages
     # an older checkpoint goes when the newer one is whole; one more for the exported model
-    return setup.snapshot_bytes * (snapshots + 2 * checkpoint + 1) + JOURNAL_BYTES * tokens
+    return setup.snapshot_bytes * (snapshots + (1 + setup.keep) * checkpoint + 1) + JOURNAL_BYTES * tokens

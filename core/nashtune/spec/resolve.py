@@ -7,7 +7,9 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from nashtune.confined import is_plain
 from nashtune.errors import InputError
+from nashtune.plugins.signatures import refuse_other_signatures
 from nashtune.plugins.static import load_class
 from nashtune.spec.components import resolve_component
 from nashtune.spec.crosscheck import cross_check
@@ -17,6 +19,7 @@ from nashtune.spec.loader import Located, read_yaml
 from nashtune.spec.locate import find_spec, is_path
 from nashtune.spec.model import NONE, ComponentSpec, Spec
 from nashtune.spec.overrides import Override
+from nashtune.spec.secrets import find_secrets
 from nashtune.spec.sections import read_about, read_head, read_optimizer
 from nashtune.spec.types import describe
 
@@ -88,9 +91,8 @@ def _layers(located: Located, draft: Draft) -> None:
         where, base = located.where((BASE,)), located.data[BASE]
         if not isinstance(base, str):
             raise InputError(f"{where}: base takes the name or path of one spec, found {describe(base)}")
-        beside = Path(located.source).parent / base  # a path is meant from where the file lies
         try:
-            under = read_yaml(find_spec(str(beside) if is_path(base) and not Path(base).is_absolute() else base))
+            under = read_yaml(_find_base(located, base))
         except InputError as error:
             raise InputError(f"{where}: base: {error}") from error
         if isinstance(under.data, Mapping) and BASE in under.data:
@@ -103,6 +105,22 @@ def _layers(located: Located, draft: Draft) -> None:
     draft.layer(located)
 
 
+def _find_base(located: Located, base: str) -> Traversable:
+    beside = Path(located.source).parent / base  # a path is meant from where the file lies
+    return find_spec(str(beside) if is_path(base) and not Path(base).is_absolute() else base)
+
+
+def base_file(file: Path) -> Traversable | None:
+    """The file of the spec that a spec's file builds on; None where it builds on none.
+
+    Args:
+        file: Of a spec that resolves.
+    """
+    located = read_yaml(file)
+    base = located.data.get(BASE) if isinstance(located.data, Mapping) else None
+    return _find_base(located, base) if base is not None else None
+
+
 def finish(draft: Draft, name: str, source: str) -> Spec:
     """Resolve and check what the layers came to.
 
@@ -113,6 +131,8 @@ def finish(draft: Draft, name: str, source: str) -> Spec:
     own = draft.leaves.get(("name",), Leaf(name or "unnamed", source))
     if not isinstance(own.value, str):
         found.add(f"{own.where}: name takes text, found {describe(own.value)}")
+    elif not is_plain(own.value):
+        found.add(f"{own.where}: name: {own.value!r}; run folders are called after it, so it is a word and no path")
     about = read_about(draft, found)
     optimizer = read_optimizer(draft, source, found)
     single = {
@@ -145,6 +165,10 @@ def finish(draft: Draft, name: str, source: str) -> Spec:
         **single,
     )
     cross_check(spec, found)
+    for place, component in spec.components():
+        for path, problem in find_secrets(component.args, place):
+            where = spec.places.get(tuple(map(str, path[: len(place) + 1])), component.where)
+            found.add(f"{where}: {'.'.join(map(str, path))}: {problem}")
     found.close()
     return spec
 
@@ -153,11 +177,13 @@ def build(component: ComponentSpec) -> object:
     """Import a component's class and construct it. From here on torch may be loaded.
 
     Raises:
-        InputError: the class cannot be imported, does not implement its interface, or refuses its arguments.
+        InputError: the class cannot be imported, does not implement its interface or not with the interface's
+            arguments, or refuses its own.
     """
     cls = load_class(component.target, component.kind)
+    where = f"{component.where}: " if component.where else ""
+    refuse_other_signatures(cls, component.kind, f"{where}{component.kind} '{component.name}'")
     try:
         return cls(**component.args)
     except ValueError as error:
-        where = f"{component.where}: " if component.where else ""
         raise InputError(f"{where}{component.kind} '{component.name}': {error}") from error

@@ -43,11 +43,6 @@ def _check_variance(spec: Spec, part: ComponentSpec, found: Collector) -> None:
 
 
 def _check_kl(spec: Spec, kl: ComponentSpec, rows: str, found: Collector) -> None:
-    if attribute(kl, "needs_rollouts", False) and rows != "rollouts":
-        found.add(
-            f"{kl.where}: kl '{kl.name}' is moved by completions that the policy draws itself, and the loss "
-            f"'{spec.loss.name}' trains on {rows}; use fixed, or a policy gradient"
-        )
     if attribute(kl, "beta_per_side", False) and rows == "pairs" and not attribute(spec.loss, "beta_per_side", False):
         found.add(
             f"{spec.loss.where}: kl '{kl.name}' gives chosen and rejected a beta each, and the loss "

@@ -27,6 +27,7 @@ RUN_SECTIONS: dict[str, str] = {
     "seed_everything": "Seed of the run.",
     "run_dir": "Folder of the run.",
     "save_every": "Optimiser steps between checkpoints.",
+    "keep_checkpoints": "How many of the newest checkpoints stay.",
     "ckpt_path": "Checkpoint to start from.",
 }
 """Top-level key of a run file -> what it is for."""

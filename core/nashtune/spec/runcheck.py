@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from nashtune.data.prompts import fewer
 from nashtune.data.serve import DataKind, refusals
 from nashtune.models.member_order import check_passes
 from nashtune.spec.findings import Collector
@@ -16,8 +17,12 @@ from nashtune.spec.model import Spec
 from nashtune.spec.optimizerrules import optimizer_problem
 from nashtune.spec.plan import Plan
 from nashtune.spec.run import Runs
+from nashtune.spec.rundisk import written
+from nashtune.spec.runmemory import predicted
 from nashtune.spec.runoptions import check_settings
 from nashtune.spec.runplan import check_epochs, lora_of, plan_run, warmup_notes
+from nashtune.spec.runranks import notes as ranks_notes
+from nashtune.spec.runranks import ranks_of
 from nashtune.spec.settings import where_and_what
 from nashtune.spec.types import Typed
 
@@ -39,11 +44,13 @@ class Checked:
         notes: What was found to be right, in sentences: rows, steps, and what cannot be known here.
         plan: Of a game, where its rows are known.
         memory: Of an offline run, where rows, model and tokenizer are known.
+        disk: Bytes that the run writes and that are free, where the model is known.
     """
 
     notes: list[str] = field(default_factory=list)
     plan: Plan | None = None
     memory: Memory | None = None
+    disk: dict[str, Any] | None = None
 
 
 def check_run(spec: Spec, runs: Runs) -> Checked:
@@ -54,8 +61,9 @@ def check_run(spec: Spec, runs: Runs) -> Checked:
     """
     options = check_settings(runs)
     found = Collector()
-    notes: list[str] = []
-    declared = folder = plan = memory = None
+    notes = ranks_notes(options["trainer"])
+    declared = folder = plan = memory = disk = None
+    total = math.inf
     with found.catch():
         declared = check_game(spec)
     if question := unanswered(spec):
@@ -73,7 +81,8 @@ def check_run(spec: Spec, runs: Runs) -> Checked:
             if shortened := check_passes(spec.head, options["trainer"]):
                 notes.append(f"note: {shortened}")
     if "train" in rows and kind != "prompts":
-        notes += _steps(spec, rows["train"], kind, options["data"], options["trainer"])
+        total, said = _steps(spec, rows["train"], kind, options["data"], options["trainer"])
+        notes += said
     if kind == "prompts" and options["data"]["validation"] is None:
         notes.append("note: no data.validation, so the policies are not compared at the end")
     if "train" in rows and kind == "prompts" and declared is not None:
@@ -85,17 +94,24 @@ def check_run(spec: Spec, runs: Runs) -> Checked:
                 options,
                 folder,
                 min(options["samples"]["prompts"], rows.get("validation", 0)),
+                keep.value if isinstance(keep := runs.data.get("keep_checkpoints", 1), Typed) else keep,
             )
             notes += [*plan.lines(), *warmup_notes(spec, declared, plan)]
+            if few := fewer(options["samples"]["prompts"], rows.get("validation", 0)):
+                notes.append(f"note: {few}")
     if problem := _optimizer_problem(spec, options["policy"], folder):
         found.add(problem)
     found.close()
     if folder is not None and measure is not None:
-        memory = _memory(spec, kind, measure, folder, options, runs)
-        notes += memory.lines() if memory is not None else ["memory: not predicted for this model or method"]
+        memory, said = predicted(spec, kind, measure, folder, options, runs)
+        notes += said
+    if folder is not None:
+        rounds = declared.rounds if kind == "prompts" and declared is not None else ()
+        disk, said = written(spec, rounds, folder, options, runs, total, plan)
+        notes += said
     if "train" in rows:
         notes.append("note: lengths in tokens are checked when the run starts, before the model loads")
-    return Checked(notes, plan, memory)
+    return Checked(notes, plan, memory, disk)
 
 
 def _rows(
@@ -130,21 +146,6 @@ def _rows(
             notes.append(f"data.{split}: {counts[split]} {NAMES.get(kind, kind)} from {source}")
             notes += [f"data.{split}: {note}" for note in read.notes()]
     return counts, measure
-
-
-def _memory(
-    spec: Spec, kind: DataKind, measure: Measure, folder: ModelFolder, options: Mapping[str, Any], runs: Runs
-) -> Memory | None:
-    """The predicted peak, where model and tokenizer say enough."""
-    from nashtune.memory.run import memory_of
-
-    lengths = measure.lengths(folder, chat=options["data"]["template"] == "chat")
-    if lengths is None:
-        return None
-    given = {name: runs.data.get(name) for name in ("engine", "seed_everything")}
-    plain = {name: value.value if isinstance(value, Typed) else value for name, value in given.items()}
-    seed = int(plain["seed_everything"] or 0)
-    return memory_of(spec, kind, lengths, folder, options, engine=plain["engine"], seed=seed)
 
 
 def _optimizer_problem(spec: Spec, policy: Mapping[str, Any], folder: ModelFolder | None) -> str | None:
@@ -204,12 +205,14 @@ def _check_settings(
         found.add(f"{where_and_what(where, option)}: {problem}")
 
 
-def _steps(spec: Spec, rows: int, kind: str, data: Mapping[str, Any], trainer: Mapping[str, Any]) -> list[str]:
-    """Optimiser steps of an offline run; rows dropped for their length are not known here."""
+def _steps(
+    spec: Spec, rows: int, kind: str, data: Mapping[str, Any], trainer: Mapping[str, Any]
+) -> tuple[float, list[str]]:
+    """Optimiser steps of an offline run, and what to say of them; rows dropped for their length are not known here."""
     from nashtune.data.order import BatchOrder
 
-    devices = trainer.get("devices")
-    ranks = trainer.get("num_nodes", 1) * (devices if isinstance(devices, int) and devices > 0 else 1)
+    processes = ranks_of(trainer).processes
+    ranks = processes or 1
     order = BatchOrder(
         size=rows,
         batch_size=data["batch_size"],
@@ -218,6 +221,7 @@ def _steps(spec: Spec, rows: int, kind: str, data: Mapping[str, Any], trainer: M
         rank=0,
         world_size=ranks,
         least=2 if kind == "examples" else 1,
+        borrows=kind != "examples",
     )
     accumulate = trainer.get("accumulate_grad_batches", 1)
     per_epoch = math.ceil(len(order) / accumulate)
@@ -227,10 +231,12 @@ def _steps(spec: Spec, rows: int, kind: str, data: Mapping[str, Any], trainer: M
     if limit >= 0:
         total = min(total, limit)
     batch = f"{rows} {NAMES.get(kind, kind)}, batch_size {data['batch_size']}, accumulate {accumulate}, devices {ranks}"
+    if processes is None:
+        batch += ", for trainer.devices does not say how many"
     notes = [f"steps: {total if total < math.inf else 'no end'} in all, {per_epoch} per epoch ({batch})"]
     if total < math.inf and (warmup := spec.optimizer.warmup_note(int(total))):
         notes.append(f"note: {warmup}")
-    return notes
+    return total, notes
 
 
 def _compares_rows(spec: Spec) -> bool:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import ast
-import functools
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from nashtune.errors import InputError, nearest
-from nashtune.plugins.source import read_module
+from nashtune.once import said_once
 from nashtune.spec.annotations import parse
 from nashtune.spec.findings import Collector
 from nashtune.spec.games import check_game, unanswered
 from nashtune.spec.loader import load_yaml
 from nashtune.spec.resolve import resolve
 from nashtune.spec.run import RUN_SECTIONS, Runs, load_runs, split_cli
+from nashtune.spec.runranks import OPTIONS
+from nashtune.spec.runtrainer import check_ranks, check_trainer
+from nashtune.spec.secrets import find_secrets
 from nashtune.spec.settings import check_options, settings_info, where_and_what
 from nashtune.spec.types import Mismatch, Typed, describe
 
@@ -28,15 +30,9 @@ SINGLE = {
     "seed_everything": "bool | NonNegativeInt",
     "run_dir": "str | None",
     "save_every": "PositiveInt",
+    "keep_checkpoints": "PositiveInt",
     "ckpt_path": "str | None",
 }
-TRAINER = {
-    "accumulate_grad_batches": "PositiveInt",
-    "max_epochs": "int | None",
-    "max_steps": "int",
-    "num_nodes": "PositiveInt",
-}
-"""What the number of steps depends on."""
 
 
 def put_options(runs: Runs, argv: Sequence[str]) -> Runs:
@@ -62,7 +58,7 @@ def put_options(runs: Runs, argv: Sequence[str]) -> Runs:
         below = data
         for key in path[:-1]:
             inner = below.get(key)
-            below[key] = dict(inner) if isinstance(inner, Mapping) else {}
+            below[key] = dict(inner) if isinstance(inner, Mapping) else _of_class(inner) if path[0] == "trainer" else {}
             below = below[key]
         below[path[-1]] = value
         places[path] = option
@@ -90,11 +86,14 @@ def check_settings(runs: Runs, *, partial: bool = False) -> dict[str, dict[str, 
                 parse(annotation).check(runs.data[key])
             except Mismatch as mismatch:
                 found.add(f"{where_and_what(runs.where(key), key)}: {mismatch}")
-    options["trainer"] = _trainer(runs, found)
+    options["trainer"] = check_trainer(runs, found, partial)
+    for path, problem in find_secrets(runs.data):
+        found.add(f"{where_and_what(runs.where(*path), '.'.join(map(str, path)))}: {problem}")
     found.close()
     return options
 
 
+@said_once()
 def precheck(argv: Sequence[str]) -> None:
     """Refuse what is wrong with spec, rounds and run files of a training command before torch is imported.
 
@@ -106,6 +105,10 @@ def precheck(argv: Sequence[str]) -> None:
     line = split_cli(argv)
     runs = load_runs(line.configs)
     check_settings(runs, partial=True)
+    if not any(word.partition("=")[0] == "--ckpt_path" for word in line.rest) and "ckpt_path" not in runs.data:
+        found = Collector()
+        check_ranks(put_options(runs, about_ranks(line.rest)), found)
+        found.close()
     source = line.spec or runs.spec
     if source is None:
         return
@@ -113,6 +116,21 @@ def precheck(argv: Sequence[str]) -> None:
     check_game(spec)
     if question := unanswered(spec):
         raise InputError(question)
+
+
+def about_ranks(argv: Sequence[str]) -> list[str]:
+    """Of a command line, the options that say how many processes there are and what they share.
+
+    Args:
+        argv: Words of the command line.
+    """
+    names = {f"--trainer.{option}" for option in OPTIONS}
+    found: list[str] = []
+    for word, after in pairwise([*argv, "--"]):
+        option, equals, _ = word.partition("=")
+        if option in names and (equals or not after.startswith("--")):
+            found += [word] if equals else [word, after]
+    return found
 
 
 def _section(runs: Runs, section: str, found: Collector, partial: bool) -> dict[str, Any]:
@@ -131,30 +149,7 @@ def _section(runs: Runs, section: str, found: Collector, partial: bool) -> dict[
     )
 
 
-def _trainer(runs: Runs, found: Collector) -> dict[str, Any]:
-    """The trainer's options; their names are checked, their values are Lightning's own business."""
-    given = runs.data.get("trainer", {})
-    if not isinstance(given, Mapping):
-        found.add(f"{runs.where('trainer')}: trainer takes a mapping of options, found {describe(given)}")
-        return {}
-    known = trainer_options()
-    for key in given:
-        if key.removesuffix("+") not in known:  # `callbacks+` appends to a list
-            where = runs.where("trainer", key)
-            hint = nearest(key, known).partition(" (known")[0]
-            found.add(f"{where}: trainer.{key} is not an option of Lightning's Trainer{hint}")
-        if key in TRAINER:
-            try:
-                parse(TRAINER[key]).check(given[key])
-            except Mismatch as mismatch:
-                found.add(f"{where_and_what(runs.where('trainer', key), f'trainer.{key}')}: {mismatch}")
-    return {key: value.value if isinstance(value, Typed) else value for key, value in given.items()}
-
-
-@functools.cache
-def trainer_options() -> tuple[str, ...]:
-    """Arguments of Lightning's Trainer, from its source: importing it takes five seconds."""
-    tree = read_module("lightning.pytorch.trainer.trainer").names["Trainer"]
-    assert isinstance(tree, ast.ClassDef)
-    init = next(one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == "__init__")
-    return tuple(argument.arg for argument in init.args.kwonlyargs)
+def _of_class(value: Any) -> dict[str, Any]:
+    """What is set below a class that the command line has named before: `--trainer.strategy X --trainer.strategy.y`."""
+    named = value.value if isinstance(value, Typed) else value
+    return {"class_path": value} if isinstance(named, str) else {}

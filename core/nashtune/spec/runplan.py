@@ -17,6 +17,7 @@ from nashtune.spec.optimizerrules import MOMENTS
 from nashtune.spec.plan import Plan
 from nashtune.spec.planning import Setup, make_plan
 from nashtune.spec.run import Runs
+from nashtune.spec.runranks import ranks_of
 from nashtune.spec.settings import where_and_what
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def plan_run(
     options: Mapping[str, Any],
     folder: ModelFolder | None,
     held_out: int = 0,
+    keep: int = 1,
 ) -> Plan:
     """Count what a game's run will do; rows dropped for their length are not known here.
 
@@ -58,6 +60,7 @@ def plan_run(
         options: The run's options by section, defaults filled in.
         folder: Of the policy, where its files are there already.
         held_out: Prompts to be answered when the game is over.
+        keep: Checkpoints that stay.
 
     Raises:
         InputError: the prompts cannot be dealt out to the rounds.
@@ -84,7 +87,7 @@ def plan_run(
             judged_by=judged_by,
             anchored=tuple(snapshot for snapshot in snapshots if snapshot is not None),
             live_references=len(with_own),
-            batch_size=data["batch_size"],
+            batch_size=data["batch_size"] * (ranks_of(trainer).processes or 1),
             accumulate=trainer.get("accumulate_grad_batches", 1),
             epochs=max(1, trainer.get("max_epochs") or 1),
             max_steps=trainer.get("max_steps", -1),
@@ -92,6 +95,7 @@ def plan_run(
             if folder is not None
             else None,
             held_out=held_out,
+            keep=keep,
             moments=_moments(spec, policy, folder),
         ),
     )

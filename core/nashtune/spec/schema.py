@@ -9,6 +9,7 @@ from nashtune.errors import InputError
 from nashtune.plugins import Registered, load_plugins
 from nashtune.plugins.static import class_info
 from nashtune.spec.model import ABOUT, ABOUT_KINDS, COMPONENTS, NONE, SECTIONS
+from nashtune.spec.reductions import KEYS, SETTINGS
 from nashtune.spec.settings import object_schema
 
 CLASS_PATH = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*$"
@@ -55,6 +56,10 @@ def _sections(*, change: bool) -> dict[str, Any]:
             sections[section] = {"anyOf": [none, reference]} if section in OPTIONAL else reference
         sections[section]["description"] = SECTIONS[section]
     about: dict[str, Any] = {key: {"type": "string", "description": text} for key, text in ABOUT.items()}
+    about["reduces_to"] = {
+        "anyOf": [{"const": NONE}, {"type": "array", "minItems": 1, "items": _reduction()}],
+        "description": ABOUT["reduces_to"],
+    }
     about["kind"] = {"enum": list(ABOUT_KINDS), "description": ABOUT["kind"]}
     sections["about"] = {"type": "object", "properties": about, "additionalProperties": False, "minProperties": 1}
     optimizer = class_info("nashtune.spec.model:OptimizerSpec")
@@ -64,6 +69,19 @@ def _sections(*, change: bool) -> dict[str, Any]:
     for section in ("about", "head", "optimizer"):
         sections[section]["description"] = SECTIONS[section]
     return {section: _sibling(sections[section]) for section in SECTIONS}
+
+
+def _reduction() -> dict[str, Any]:
+    """An entry of `about.reduces_to`."""
+    settings = {"type": "object", "minProperties": 1, "propertyNames": {"pattern": f"^({'|'.join(SETTINGS)})(\\.|$)"}}
+    kinds: dict[str, Any] = {"exact": {"type": "boolean"}, "at": settings, "with": settings}
+    return {
+        "type": "object",
+        "properties": {key: {**kinds.get(key, {"type": "string"}), "description": text} for key, text in KEYS.items()},
+        "required": ["method", "exact"],
+        "minProperties": 3,
+        "additionalProperties": False,
+    }
 
 
 def _sibling(schema: dict[str, Any]) -> dict[str, Any]:

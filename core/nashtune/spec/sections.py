@@ -10,19 +10,23 @@ from nashtune.spec.draft import Draft
 from nashtune.spec.findings import Collector
 from nashtune.spec.gamerules import attribute
 from nashtune.spec.model import ABOUT, ABOUT_KINDS, ComponentSpec, HeadSpec, OptimizerSpec
+from nashtune.spec.reductions import check_reductions
 from nashtune.spec.settings import check_options
 from nashtune.spec.types import Choice, Mismatch, Text, describe
 
 
-def read_about(draft: Draft, found: Collector) -> dict[str, str]:
-    """Title, paper and the like: known keys with text."""
-    about = {}
+def read_about(draft: Draft, found: Collector) -> dict[str, Any]:
+    """Title, paper and the like: known keys with text, and the list of `reduces_to`."""
+    about: dict[str, Any] = {}
     for key, leaf in draft.below("about").items():
         if key not in ABOUT:
             found.add(f"{leaf.where}: about.{key} is not known{nearest(key, ABOUT)}")
             continue
         try:
-            about[key] = (Choice(ABOUT_KINDS) if key == "kind" else Text()).check(leaf.value)
+            if key == "reduces_to":
+                about[key] = check_reductions(leaf.value)
+            else:
+                about[key] = (Choice(ABOUT_KINDS) if key == "kind" else Text()).check(leaf.value)
         except Mismatch as mismatch:
             found.add(f"{leaf.where}: about.{key}: {mismatch}")
     return about

@@ -9,6 +9,7 @@ from nashtune.errors import InputError
 from nashtune.pipeline.load import load_pipeline
 from nashtune.pipeline.runner import check_stages
 from nashtune.pipeline.settings import sections
+from nashtune.trust import granted
 
 SHIPPED = ["methodology_dpo", "methodology_ppo", "reward_ensemble_independent", "reward_ensemble_lora"]
 
@@ -222,6 +223,7 @@ def test_a_stage_of_a_class_path(tmp_path, monkeypatch):
     )
     from nashtune.cli.main import main
 
-    assert main(["run", "two.yaml", "--run_dir", "out"]) == 0
+    assert main(["run", "two.yaml", "--run_dir", "out", "--allow-import", "my_stages"]) == 0
     assert Path("out/b/rows.jsonl").read_text() == "out/a/rows.jsonl"
-    assert "has no output 'row'" in refused("two.yaml", own=["--stages.b.text", "@a/row"])
+    with granted(["my_stages"]):
+        assert "has no output 'row'" in refused("two.yaml", own=["--stages.b.text", "@a/row"])

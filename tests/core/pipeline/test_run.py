@@ -188,7 +188,8 @@ def test_changed_files_are_refused(line, undisturbed, refused):
 def test_a_folder_of_something_else_is_refused(line, refused):
     (line.folder / "out").mkdir()
     (line.folder / "out" / "notes.txt").write_text("mine")
-    assert "--run_dir: out is not empty, and nothing is ever overwritten" in refused(*command(line))
+    said = refused(*command(line))
+    assert "--run_dir: out has no pipeline.yaml and is not empty, and nothing is ever overwritten" in said
     assert "no empty/pipeline.yaml, hence no pipeline to go on with" in refused("run", "--run_dir", "empty")
     assert "run: which pipeline?" in refused("run")
 

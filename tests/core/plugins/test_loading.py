@@ -46,7 +46,7 @@ def test_an_oracle_may_compare_or_score(site, name):
         ("classes_mod:Good", "oracle", "nashtune.interfaces.RewardOracle or nashtune.interfaces.PreferenceOracle"),
         ("classes_mod:Half", "pairing", "does not implement compare, most"),
         ("classes_mod:number", "pairing", "is a int, not a class"),
-        ("classes_mod:God", "pairing", "did you mean 'Good'"),
+        ("classes_mod:God", "pairing", "did you mean 'Good'? (known: Good, Half, Judge, Scorer)"),
         ("explodes:Loss", "loss", "cannot be imported: ImportError: libcuda is missing"),
     ],
 )

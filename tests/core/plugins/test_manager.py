@@ -7,7 +7,8 @@ from importlib.metadata import entry_points
 import pytest
 
 import nashtune
-from nashtune.errors import InputError
+from nashtune.errors import InputError, Interrupted
+from nashtune.plugins import importing
 from nashtune.plugins.manager import PluginRecord, Plugins, discover, load_plugins
 
 GOOD = """
@@ -68,9 +69,70 @@ def test_spec_folders_are_listed_with_their_plugin(site):
     assert found().spec_dirs()[-1] == ("acme", site.folder / "acme_specs")
 
 
+def test_names_of_nashtunes_own_specs_cannot_be_taken_over(site):
+    site.dist("acme", acme="acme_pkg")
+    for file in ("dpo", "mine", "runs/demo", "runs/mine"):
+        site.file(f"acme_specs/{file}.yaml", "loss: dpo")
+    site.file(
+        "acme_pkg.py",
+        """
+        from pathlib import Path
+        from nashtune.plugins import hookimpl
+
+        @hookimpl
+        def nashtune_spec_dirs():
+            return [Path(__file__).parent / "acme_specs"]
+        """,
+    )
+    plugins = found()
+    one = record(plugins, "acme")
+    assert one.status == "refused"
+    assert f"nashtune has a spec 'dpo' itself, so that {site.folder / 'acme_specs' / 'dpo.yaml'} is known" in one.reason
+    assert "nashtune has a run file 'demo' itself" in one.reason and "mine" not in one.reason
+    named = [(file.folder, file.name) for plugin, file in plugins.spec_files() if plugin == "acme"]
+    assert sorted(named) == [("", "mine"), ("runs", "mine")]
+    assert [plugin for plugin, file in plugins.spec_files() if (file.folder, file.name) == ("", "dpo")] == ["builtin"]
+
+
+def test_a_folder_of_specs_that_cannot_be_read_fails_alone(site):
+    site.dist("acme", acme="acme_pkg")
+    site.file(
+        "acme_pkg.py",
+        """
+        from nashtune.plugins import hookimpl
+
+        class Away:
+            name = "away"
+            def is_dir(self):
+                return True
+            def __truediv__(self, other):
+                return self
+            def iterdir(self):
+                raise PermissionError(13, "Permission denied")
+
+        @hookimpl
+        def nashtune_spec_dirs():
+            return [Away()]
+        """,
+    )
+    one = record(found(), "acme")
+    assert (one.status, one.spec_files) == ("failed", []) and "Permission denied" in one.reason
+    assert found().registry.get("loss", "dpo")
+
+
+def test_an_entry_point_that_is_no_module_fails_alone(site):
+    site.dist("evil", evil="my-plugin")
+    one = record(found(), "evil")
+    assert (one.status, one.module) == ("failed", "")
+    assert one.reason == "its entry point 'my-plugin' is no module, as in `evil = package.module`"
+    assert record(found(NASHTUNE_BLOCK="evil"), "evil").status == "blocked"
+    assert found().registry.get("loss", "dpo")
+
+
 BROKEN = {
     "an import that fails": ("import not_there_at_all", "ModuleNotFoundError: No module named 'not_there_at_all'"),
     "an exit at import": ("raise SystemExit(3)", "SystemExit: 3"),
+    "what is no exception": ("class Bye(BaseException): ...\nraise Bye('bye')", "Bye: bye"),
     "a syntax error": ("def f(:", "SyntaxError"),
     "a hook that raises": (
         """
@@ -92,6 +154,7 @@ BROKEN = {
         """,
         "Argument(s) {'registry'}",
     ),
+    "no hook at all": ("answer = 42", "it offers nothing: no function of broken_pkg has @hookimpl"),
     "a misspelt hook": (
         """
         from nashtune.plugins import hookimpl
@@ -278,6 +341,31 @@ def test_each_problem_is_said_once_on_one_line_of_stderr(site, capsys):
     assert "not_there_at_all" in line and "nashtune plugins" in line
 
 
+@pytest.mark.parametrize("what", ["an unknown name", "the name that it gave"])
+def test_a_problem_that_was_said_is_not_said_again(site, capsys, what):
+    site.dist("half", half="half_pkg")
+    site.file("half_pkg.py", GOOD.format(name="half") + "\n    def nashtune_spec_dirs():\n        return []\n")
+    registry = load_plugins().registry
+    with pytest.raises(InputError) as refused:
+        registry.get("loss", "surely_unknown" if what == "an unknown name" else "half")
+    assert capsys.readouterr().err.count("put @hookimpl") == 1
+    assert "put @hookimpl" not in str(refused.value) and "said above" in str(refused.value)
+
+
+def test_a_caller_that_shows_the_problems_can_have_them_unsaid(site, capsys):
+    site.dist("broken", broken="broken_pkg")
+    site.file("broken_pkg.py", "import not_there_at_all")
+    plugins = load_plugins(quiet=True)
+    assert capsys.readouterr().err == ""
+    assert "not_there_at_all" in plugins.note()
+
+
+def test_a_syntax_error_is_said_with_the_whole_path_of_its_file(site):
+    site.dist("broken", broken="broken_pkg")
+    file = site.file("broken_pkg.py", "def f(:")
+    assert record(found(), "broken").reason == f"broken_pkg cannot be imported: SyntaxError: invalid syntax ({file}:1)"
+
+
 def test_strict_makes_any_failure_fatal(site, monkeypatch):
     site.dist("broken", broken="broken_pkg")
     site.file("broken_pkg.py", "import not_there_at_all")
@@ -301,3 +389,46 @@ def test_loading_plugins_imports_neither_torch_nor_lightning():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_plugin_that_is_interrupted_is_named(site):
+    site.dist("slow-dist", slow="slow_pkg")
+    site.file("slow_pkg.py", "raise KeyboardInterrupt")
+    with pytest.raises(Interrupted, match="while plugin 'slow' was imported; NASHTUNE_BLOCK=slow leaves it out") as end:
+        found()
+    assert end.value.code == 130
+    assert record(found(NASHTUNE_BLOCK="slow"), "slow").status == "blocked"
+
+
+def test_a_plugin_that_takes_long_is_named_while_it_does(site, monkeypatch, capsys):
+    """The plugin itself waits until the line has been written."""
+    monkeypatch.setattr(importing, "SLOW_SECONDS", 0.01)
+    site.dist("slow-dist", slow="slow_pkg")
+    site.file(
+        "slow_pkg.py",
+        """
+        import time
+        from nashtune.plugins import Component, hookimpl
+        import slow_seen
+
+        while "NASHTUNE_BLOCK=slow leaves it out" not in slow_seen.lines():
+            time.sleep(0.01)
+
+        @hookimpl
+        def nashtune_components():
+            return [Component("loss", "slow", "slow_pkg:Loss")]
+        """,
+    )
+    site.file("slow_seen.py", "lines = None")
+    import slow_seen
+
+    said: list[str] = []
+
+    def lines() -> str:
+        said.append(capsys.readouterr().err)
+        return "".join(said)
+
+    slow_seen.lines = lines
+    assert record(found(), "slow").status == "ok"
+    # on a loaded machine the built-in plugin takes as long, too
+    assert "nashtune: still importing plugin 'slow'; NASHTUNE_BLOCK=slow leaves it out\n" in "".join(said)

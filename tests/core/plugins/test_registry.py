@@ -84,13 +84,13 @@ def test_one_plugin_giving_a_name_twice_is_told_to_rename():
 
 def test_a_refused_component_says_why_when_it_is_asked_for():
     registry = Registry()
-    registry.refuse(Component("loss", "acme", "a:B", api=9), "needs plugin API 9")
+    registry.refuse(Component("loss", "acme", "a:B", api=9), lambda: "needs plugin API 9")
     with pytest.raises(InputError, match="loss 'acme' cannot be used: needs plugin API 9"):
         registry.get("loss", "acme")
 
 
 def test_a_component_that_was_left_out_does_not_shadow_one_that_works():
     registry = Registry()
-    registry.refuse(Component("loss", "acme", "a:B", api=9), "needs plugin API 9")
+    registry.refuse(Component("loss", "acme", "a:B", api=9), lambda: "needs plugin API 9")
     registry.add(entry("b"))
     assert registry.get("loss", "acme") == entry("b")

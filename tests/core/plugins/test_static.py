@@ -232,3 +232,98 @@ def test_a_base_class_that_is_not_there_is_said_with_the_import_error(site):
     site.file("orphan.py", "from not_there_at_all import Base\nclass Orphan(Base): ...\n")
     with pytest.raises(InputError, match="orphan:Orphan cannot be imported: ModuleNotFoundError"):
         class_info("orphan:Orphan")
+
+
+PARENT = """
+    from nashtune.interfaces import Loss
+
+    class Parent(Loss):
+        anchors = ("ref", "aux")
+
+        def __init__(self, *, tau: float = 2.0) -> None: ...
+        def __call__(self, batch, step): ...
+
+    class Other: ...
+
+    def same(cls):
+        return cls
+"""
+
+INDIRECT = {
+    "a call": "from parent_mod import *\nclass Child(same(Parent)): ...\n",
+    "a star of a star": "from parent_again import *\nclass Child(Parent): ...\n",
+    "a condition": "from parent_mod import Other, Parent\nclass Child(Parent if Parent else Other): ...\n",
+    "a list": "from parent_mod import Parent\nBASES = (Parent,)\nclass Child(*BASES): ...\n",
+    "a fallback": "try:\n    from json import Gone as P\nexcept ImportError:\n    from parent_mod import Parent as P\n"
+    "class Child(P): ...\n",
+    "a block": "import contextlib\nwith contextlib.suppress(OSError):\n    from parent_mod import Parent\n"
+    "class Child(Parent): ...\n",
+    "its own name": "from parent_mod import Parent as Child\nclass Child(Child): ...\n",
+    "a name bound twice": "from parent_mod import Other as P\nfrom parent_mod import Parent as P\n"
+    "class Child(P): ...\n",
+    "a decorator": "from parent_mod import Other, Parent\ndef swap(cls):\n    return Parent\n"
+    "@swap\nclass Child(Other): ...\n",
+    "exec": "from parent_mod import Other as P\nexec('from parent_mod import Parent as P')\nclass Child(P): ...\n",
+    "several targets": "from parent_mod import Parent\nChild = Alias = Parent\n",
+}
+
+
+@pytest.mark.parametrize("how", INDIRECT)
+def test_a_base_by_whatever_way_hands_on_what_it_has(site, how):
+    site.file("parent_mod.py", PARENT)
+    site.file("parent_again.py", "from parent_mod import *\n")
+    site.file("child_mod.py", INDIRECT[how])
+    info = class_info("child_mod:Child")
+    assert [(one.name, one.default) for one in info.arguments] == [("tau", 2.0)]
+    assert info.attributes["anchors"] == ("ref", "aux") and info.implements("loss")
+
+
+def test_classes_that_lead_back_to_themselves_are_imported(site):
+    site.file("ring.py", "class A(B): ...\nclass B(A): ...\n")
+    with pytest.raises(InputError, match="ring:A cannot be imported: NameError"):
+        class_info("ring:A")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "    anchors = same = ('ref', 'aux')",
+        "    anchors, same = ('ref', 'aux'), 1",
+        "    if True:\n        anchors = ('ref', 'aux')",
+        "    anchors = ('ref',)\n    anchors += ('aux',)",
+        "    ...\nSet.anchors = ('ref', 'aux')",
+        "    ...\nsetattr(Set, 'anchors', ('ref', 'aux'))",
+        "    locals()['anchors'] = ('ref', 'aux')",
+        "    from anchors_mod import anchors",
+        "    anchors = ('ref', f'{\"auxiliary\":.3}')",
+    ],
+)
+def test_an_attribute_by_whatever_way_is_read(site, body):
+    site.file("anchors_mod.py", "anchors = ('ref', 'aux')\n")
+    site.file("set_mod.py", f"from nashtune.interfaces import Loss\nclass Set(Loss):\n{body}\n")
+    assert class_info("set_mod:Set").attributes["anchors"] == ("ref", "aux")
+
+
+@pytest.mark.parametrize("how", ["of='aux'", "metaclass=Meta", ""])
+def test_what_makes_a_class_may_give_it_attributes(site, how):
+    site.file(
+        "made_mod.py",
+        f"""
+        from nashtune.interfaces import Loss
+
+        class Meta(type(Loss)):
+            def __new__(cls, name, bases, body):
+                return super().__new__(cls, name, bases, {{**body, "anchors": ("ref", "aux")}})
+
+        class Base(Loss{", metaclass=Meta" if "Meta" in how else ""}):
+            {"..." if "Meta" in how else "def __init_subclass__(cls, of='aux'): cls.anchors = ('ref', of)"}
+
+        class Made(Base{", " + how if how else ""}): ...
+        """,
+    )
+    assert class_info("made_mod:Made").attributes["anchors"] == ("ref", "aux")
+
+
+def test_a_constructor_that_is_no_function_of_the_body_is_inspected(site):
+    site.file("made.py", "def init(self, tau: float = 2.0): ...\nclass Made:\n    __init__ = init\n")
+    assert [one.name for one in class_info("made:Made").arguments] == ["tau"]

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from nashtune.spec.resolve import resolve
+from nashtune.trust import granted
 
 DPO = """\
     loss: dpo
@@ -132,6 +133,50 @@ class Statistical(KLController):
     def beta(self, batch): ...
 
 
+class OfPairs(KLController):
+    """Works on pairs."""
+
+    rows: ClassVar[tuple[str, ...]] = ("pairs",)
+
+    def beta(self, batch): ...
+
+
+class OfPears(KLController):
+    """Works on rows that nobody has."""
+
+    rows: ClassVar[tuple[str, ...]] = ("pears",)
+
+    def beta(self, batch): ...
+
+
+class Moving(KLController):
+    """Is told of updates."""
+
+    def beta(self, batch): ...
+
+    def observe_round(self, means, completions): ...
+
+
+class MovingToo(Moving):
+    """By inheritance."""
+
+
+class MovingByAssignment(KLController):
+    """Under another name."""
+
+    def beta(self, batch): ...
+
+    def told(self, means, completions): ...
+
+    observe_round = told
+
+
+class Still(KLController):
+    """Does not move."""
+
+    def beta(self, batch): ...
+
+
 class Blind(Reference):
     """Gives no logits."""
 
@@ -147,7 +192,9 @@ class Mixture(Sampler):
 
     anchors = ("aux",)
 
-    def sample(self, prompts, n, *, seed, round=0): ...
+    def attach(self, surroundings): ...
+
+    def sample(self, prompts, n, *, seed, round=0, indices=None, reference_weight=None): ...
 
 
 class Best(Sampler):
@@ -155,7 +202,9 @@ class Best(Sampler):
 
     selects = True
 
-    def sample(self, prompts, n, *, seed, round=0): ...
+    def attach(self, surroundings): ...
+
+    def sample(self, prompts, n, *, seed, round=0, indices=None, reference_weight=None): ...
 
 
 class Tape(Sampler):
@@ -163,7 +212,9 @@ class Tape(Sampler):
 
     replays = True
 
-    def sample(self, prompts, n, *, seed, round=0): ...
+    def attach(self, surroundings): ...
+
+    def sample(self, prompts, n, *, seed, round=0, indices=None, reference_weight=None): ...
 
 
 class Mixer(Sampler):
@@ -171,13 +222,17 @@ class Mixer(Sampler):
 
     mixes = True
 
-    def sample(self, prompts, n, *, seed, round=0): ...
+    def attach(self, surroundings): ...
+
+    def sample(self, prompts, n, *, seed, round=0, indices=None, reference_weight=None): ...
 
 
 class Plain(Sampler):
     """Draws."""
 
-    def sample(self, prompts, n, *, seed, round=0): ...
+    def attach(self, surroundings): ...
+
+    def sample(self, prompts, n, *, seed, round=0, indices=None, reference_weight=None): ...
 
 
 class Kept(Reference):
@@ -224,6 +279,22 @@ class Every(Few):
 
     gives_win_rates = True
 '''
+
+
+@pytest.fixture(autouse=True)
+def own_modules() -> Iterator[None]:
+    """Modules that these tests write may be named by class path, as with `--allow-import`."""
+    names = (
+        "spec_test_parts",
+        "reward_rule_parts",
+        "half_a_loss",
+        "refusing_loss",
+        "games_test_schedules",
+        "score_loss",
+        "reward_rule_schedule",
+    )
+    with granted(names):
+        yield
 
 
 @pytest.fixture

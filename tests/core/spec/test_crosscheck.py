@@ -74,7 +74,20 @@ def test_cached_log_probs_are_no_reference_for_epsilon_dpo():
 
 def test_statistics_work_on_pairs(parts):
     (line,) = refused(loss=f"{parts}.Examples", kl=f"{parts}.Statistical", references=BASE)
-    assert "works on pairs, but the loss" in line
+    assert f"kl '{parts}.Statistical' works on pairs, and the loss '{parts}.Examples' trains on examples" in line
+
+
+def test_a_controller_says_which_rows_it_works_on(parts):
+    assert resolve({"loss": "dpo", "kl": f"{parts}.OfPairs", "references": BASE})
+    (line,) = refused(loss="kto", kl=f"{parts}.OfPairs", references=BASE)
+    assert f"kl '{parts}.OfPairs' works on pairs, and the loss 'kto' trains on examples; use a kl for examples" in line
+    assert "(adaptive" not in line and "fixed" in line and "a loss on pairs (" in line and "ipo" not in line
+
+
+def test_rows_that_do_not_exist_are_named_with_their_place(parts):
+    (line,) = refused(loss="dpo", kl=f"{parts}.OfPears", references=BASE)
+    assert "OfPears.rows is ('pears',)" in line and ".py:" in line
+    assert "some of pairs, examples, rollouts, ranked, comparisons" in line
 
 
 @pytest.mark.parametrize("section", ["oracle", "sampler", "pairing"])
@@ -82,6 +95,7 @@ def test_a_section_that_an_offline_schedule_does_not_read(section, parts):
     component = {"oracle": "vader", "sampler": f"{parts}.Mixture", "pairing": "best_worst"}[section]
     lines = refused(loss="dpo", kl=KL, references=BASE, **{section: component})
     assert any(f"{section} is not read by the schedule 'offline'; remove the section" in line for line in lines)
+    assert any("--config takes several, and `nashtune compare` leaves out by itself" in line for line in lines)
 
 
 def test_a_schedule_that_samples_needs_its_sections(parts):

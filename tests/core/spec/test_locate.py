@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from nashtune.errors import InputError
+from nashtune.plugins.spec_files import SpecFile, spec_files
 from nashtune.spec import locate
 
 
@@ -48,8 +49,9 @@ def test_what_is_not_there(find, name, said, tmp_path: Path, monkeypatch: pytest
 
 def test_a_name_that_two_plugins_bring_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     class Two:
-        def spec_dirs(self) -> list[tuple[str, Path]]:
-            return [("one", tmp_path / "a"), ("two", tmp_path / "b")]
+        def spec_files(self) -> list[tuple[str, SpecFile]]:
+            folders = {"one": tmp_path / "a", "two": tmp_path / "b"}
+            return [(plugin, file) for plugin, folder in folders.items() for file in spec_files(folder)]
 
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

@@ -117,7 +117,8 @@ def test_folders_of_the_hub_are_looked_at_when_the_run_has_them(heads, monkeypat
     spec = with_oracle("uncertainty_rlhf", {"name": "reward_ensemble", "path": "hub:somebody/reward"})
     prepared = []
     oracle = SimpleNamespace(prepare=lambda: prepared.append(True))
-    game = SimpleNamespace(oracle=oracle, _module=SimpleNamespace(spec=spec))
+    sampler = SimpleNamespace(prepare=lambda: None)
+    game = SimpleNamespace(oracle=oracle, sampler=sampler, _module=SimpleNamespace(spec=spec))
     with pytest.raises(InputError, match=r"oracle\.path: hub:somebody/reward: 1 member, and kl"):
         Game.prepare(game)  # type: ignore[arg-type]
     assert prepared == [True]

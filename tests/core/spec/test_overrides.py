@@ -88,6 +88,10 @@ def test_what_is_not_ours_is_left_as_it_was():
         (["--spec.kl.beta", "--trainer.max_steps"], "--spec.kl.beta needs a value"),
         (["--spec.lss.tau", "1"], "--spec.lss.tau: 'lss' is not a section of a spec; did you mean 'loss'?"),
         (["--spec.kl..beta", "1"], "--spec.kl..beta"),
+        (
+            ["--spec.beta", "1"],
+            "references, sampler, schedule); an option stands behind its component, as in --spec.kl.beta",
+        ),
         (["--spec.name", "x"], "'name' is not a section of a spec"),
         (["--spec.base", "x"], "'base' is not a section of a spec"),
     ],

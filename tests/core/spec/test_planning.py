@@ -140,7 +140,7 @@ def test_steps_are_those_of_the_training_order(rows, batch_size, accumulate, epo
 def test_prompts_that_cannot_be_dealt_out():
     with pytest.raises(InputError, match=r"2 prompts cannot be split over 3 rounds"):
         make_plan(ONLINE, replace(SETUP, prompts=2, prompts_per_round=None))
-    with pytest.raises(InputError, match=r"data\.prompts_per_round: 10, but data\.train has 9 prompts"):
+    with pytest.raises(InputError, match=r"data\.prompts_per_round: 10, but data\.train has 9 different prompts"):
         make_plan(ONLINE, replace(SETUP, prompts=9))
 
 
@@ -169,8 +169,8 @@ def test_in_words():
 def test_the_comparison_at_the_end_is_counted():
     """Start and three rounds answer 5 prompts; every two are compared in both orders."""
     plan = make_plan(ONLINE, replace(SETUP, held_out=5))
-    assert (plan.answers, plan.comparisons) == (20, 5 * 4 * 3)
-    assert "at the end: 20 answers to held-out prompts, 60 comparisons of them" in plan.lines()
+    assert (plan.answers, plan.comparisons) == (20, 5 * 4 * 3 // 2)
+    assert "at the end: 20 answers to held-out prompts, 30 comparisons of them, each in both orders" in plan.lines()
 
 
 def test_as_plain_values():

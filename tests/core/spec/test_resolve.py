@@ -84,6 +84,7 @@ def test_a_class_path_in_either_form(write):
         ("loss:", "mine.yaml:1: loss is empty"),
         ("loss: {}", "mine.yaml:1: loss is empty"),
         ("loss: 5", "mine.yaml:1: loss takes a component's name or {name: ..., option: value}, found 5"),
+        ("loss: dpo\nkl: 0.1", "found 0.1; a number is the value of one of its options: kl.beta"),
         ("loss: [dpo]", "found ['dpo']"),
         ("loss: {label_smoothing: 0.1}", "mine.yaml:1: loss.label_smoothing is set, but loss has no name"),
         ("loss: dpo\nreferences: base", "mine.yaml:2: references takes a mapping such as {ref: base}, or none"),
@@ -119,7 +120,10 @@ def test_a_class_path_in_either_form(write):
         ("loss: dpo\nkl: {name: fixed, beta: {a: 1}}", "kl.beta: expected a number > 0, found a mapping"),
         ("loss: nowhere.at.All", "mine.yaml:1: loss: nowhere.at:All: there is no module nowhere.at"),
         ("loss: nashtune_plugins.dpo.DPOLos", "did you mean 'DPOLoss'?"),
-        ("loss: nashtune.kl.fixed.FixedKL", "nashtune.kl.fixed.FixedKL is not a loss: it must be a subclass of Loss"),
+        (
+            "loss: nashtune.kl.fixed.FixedKL",
+            "kl.fixed.FixedKL is not a loss: it must be a subclass of nashtune.interfaces",
+        ),
         ("loss: ../x.py", "is not the place of a class"),
     ],
 )
@@ -186,9 +190,15 @@ def test_what_a_constructor_refuses_is_the_users_to_put_right(tmp_path, monkeypa
         build(spec.loss)
 
 
-def test_a_class_that_lacks_a_method_is_refused_when_it_is_built(tmp_path, monkeypatch):
+def test_a_class_that_lacks_a_method_is_refused(tmp_path, monkeypatch):
     (tmp_path / "half_a_loss.py").write_text("from nashtune.interfaces import Loss\nclass Half(Loss):\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    spec = resolve({**DPO, "loss": "half_a_loss.Half"})
-    with pytest.raises(InputError, match=r"does not implement __call__"):
-        build(spec.loss)
+    with pytest.raises(InputError, match=r"does not implement __call__, which a loss must \(.*half_a_loss.py:2\)$"):
+        resolve({**DPO, "loss": "half_a_loss.Half"})
+
+
+def test_a_module_of_the_current_folder_is_not_found_without_saying_where_it_lies(wrong, write):
+    write("class Mine: ...\n", "lies_in_this_folder.py")
+    (line,) = wrong("loss: lies_in_this_folder.Mine")
+    assert "there is no module lies_in_this_folder. lies_in_this_folder lies in the current folder" in line
+    assert "write PYTHONPATH=. in front of it" in line

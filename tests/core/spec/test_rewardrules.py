@@ -25,6 +25,8 @@ class Gradient(Loss):
 
     rows = "rollouts"
 
+    def __call__(self, batch, step): ...
+
 
 class Clipped(Gradient):
     """One that takes several."""
@@ -43,11 +45,15 @@ class Sided(Loss):
 
     beta_per_side = True
 
+    def __call__(self, batch, step): ...
+
 
 class Reads(Loss):
     """Reads the variance itself."""
 
     uses_variance = True
+
+    def __call__(self, batch, step): ...
 
 
 class Weighted(KLController):
@@ -56,20 +62,28 @@ class Weighted(KLController):
     uses_variance = True
     beta_per_side = True
 
+    def beta(self, batch): ...
+
 
 class Follows(KLController):
     """Moved by rollouts."""
 
-    needs_rollouts = True
+    rows = ("rollouts",)
     anchors = ("ref",)
+
+    def beta(self, batch): ...
 
 
 class Judge(PreferenceOracle):
     """Compares."""
 
+    def compare(self, prompts, first, second): ...
+
 
 class Scorer(RewardOracle):
     """Scores."""
+
+    def score(self, prompts, completions): ...
 
 
 class Ensemble(RewardOracle):
@@ -78,11 +92,15 @@ class Ensemble(RewardOracle):
     gives_variance = True
     counts_groups = True
 
+    def score(self, prompts, completions): ...
+
 
 class Certain(RewardOracle):
     """Scores and knows how well, each completion on its own."""
 
     gives_variance = True
+
+    def score(self, prompts, completions): ...
 
 
 class Open(RewardOracle):
@@ -90,11 +108,15 @@ class Open(RewardOracle):
 
     chosen_by_run = True
 
+    def score(self, prompts, completions): ...
+
 
 class OpenJudge(PreferenceOracle):
     """Left to the run."""
 
     chosen_by_run = True
+
+    def compare(self, prompts, first, second): ...
 
 
 class Draws(Sampler):
@@ -108,11 +130,19 @@ class Draws(Sampler):
 
     def __init__(self, *, completions: int = 4, temperature: float = 1.0, top_p: float = 1.0) -> None: ...
 
+    def attach(self, surroundings): ...
+
+    def sample(self, prompts, n, *, seed, round=0, indices=None, reference_weight=None): ...
+
 
 class Tape(Sampler):
     """Replays."""
 
     replays = True
+
+    def attach(self, surroundings): ...
+
+    def sample(self, prompts, n, *, seed, round=0, indices=None, reference_weight=None): ...
 '''
 FIXED = {"name": "fixed", "beta": 0.1}
 
@@ -227,11 +257,10 @@ def test_two_betas_need_a_loss_that_takes_them(game):
 
 
 def test_a_controller_of_rollouts_has_nothing_to_follow_in_pairs(game):
-    assert "is moved by completions that the policy draws itself, and the loss 'dpo' trains on pairs" in refused(
-        game(kl="Follows")
-    )
+    assert "works on rollouts, and the loss 'dpo' trains on pairs; use a kl for pairs" in refused(game(kl="Follows"))
     line = refused({"loss": "dpo", "kl": {"name": "adaptive", "beta": 0.1}, "references": {"ref": "base"}})
-    assert "kl 'adaptive' is moved by completions" in line
+    assert "kl 'adaptive' works on rollouts, and the loss 'dpo' trains on pairs; use a kl for pairs (" in line
+    assert "epsilon_dpo, fixed, variance_weighted" in line and "a loss on rollouts (" in line and "ppo" in line
 
 
 def test_a_controller_may_read_a_reference_that_the_loss_does_not(rl):

@@ -1,0 +1,1 @@
+"""What `nashtune new` does: a name in its spellings, and the template of a plugin rendered under it."""
