@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class InputError(ValueError):
-    """The input was wrong: says where, what was found, what is allowed, the nearest match and the next step."""
+    """The input was wrong: says where, what was found, what is allowed, the nearest match and the next step.
+
+    Attributes:
+        afterwards: What the command still does when it has printed the message; None for nothing.
+    """
+
+    afterwards: Callable[[], object] | None = None
 
 
 class CheckFailed(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -29,7 +30,8 @@ def atomic_path(path: Path, *, shared: bool = False) -> Iterator[Path]:
     own = f".{os.getpid()}-{secrets.token_hex(4)}" if shared else ""
     partial = path.with_name(f".{path.name}{own}.partial")
     try:
-        partial.write_bytes(b"")
+        partial.unlink(missing_ok=True)  # it may be a link to another file, put there by whoever made the folder
+        partial.open("xb").close()
         mode = partial.stat().st_mode
         yield partial
         partial.chmod(mode)  # safetensors makes files that nobody else may read
@@ -45,6 +47,28 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
     """Write a file at once or not at all; see `atomic_path`."""
     with atomic_path(path) as partial:
         partial.write_bytes(data)
+
+
+UNWRITABLE = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file is larger than is allowed here",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "writing is not allowed",
+}
+
+
+def cannot_write(error: BaseException) -> str | None:
+    """What kept something from being written, where that is what an exception is about.
+
+    Libraries that write in another language report a full disk by its text alone.
+    """
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        return f"{error.filename}: {UNWRITABLE[error.errno]}" if error.filename else UNWRITABLE[error.errno]
+    for number, text in UNWRITABLE.items():
+        if os.strerror(number) in str(error) and f"(os error {number})" in str(error):
+            return text
+    return None
 
 
 def sha256_of(path: Path) -> str:

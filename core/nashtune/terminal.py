@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
-import torch
 from rich.console import Console
 from rich.progress import track
+
+from nashtune.ranks import rank
 
 Item = TypeVar("Item")
 
@@ -22,8 +23,3 @@ def with_bar(items: Iterable[Item], description: str) -> Iterator[Item]:
         disable=rank() != 0,
         transient=True,
     )
-
-
-def rank() -> int:
-    """Of this process among the data-parallel ones; 0 where there is one."""
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0

@@ -9,10 +9,13 @@ from typing import Any
 from nashtune.cli.output import print_json
 from nashtune.errors import InputError
 from nashtune.interfaces import Oracle
+from nashtune.plugins.manager import OWN
+from nashtune.plugins.targets import problem_at
 from nashtune.spec.findings import Findings
 from nashtune.spec.gamerules import attribute
 from nashtune.spec.games import check_game
 from nashtune.spec.locate import list_specs
+from nashtune.spec.model import Spec
 from nashtune.spec.resolve import build, resolve
 from nashtune.spec.run import RUN_SECTIONS, load_runs, split_cli
 from nashtune.spec.runcheck import Checked, check_run
@@ -25,7 +28,7 @@ Takes the command line of `nashtune fit`, so that what is checked is what would 
     nashtune check dpo --config demo --spec.kl.beta 0.2 --trainer.max_steps 5
     nashtune check --all
 With --config it also checks the run file, reads every row, looks at the model's files, counts the steps and predicts
-the peak of memory; for a game it counts generations, judgements, forward passes and the disk that they need.
+the peak of memory and of disk; for a game it counts generations, judgements and forward passes.
 Exit code 0 when nothing was found, 2 otherwise; each finding is one line on stderr, with file and line."""
 
 
@@ -40,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also construct components and prepare the oracle; loads torch",
     )
     parser.add_argument(
-        "--json", action="store_true", help="print a JSON list: name, ok, findings, notes, plan, memory (in bytes)"
+        "--json",
+        action="store_true",
+        help="print a JSON list: name, ok, findings, notes, plan, memory and disk (in bytes)",
     )
 
 
@@ -102,7 +107,17 @@ def _result(name: str | None, args: argparse.Namespace) -> dict[str, Any]:
     plan = checked.plan.as_dict() if checked.plan is not None else None
     memory = checked.memory.as_dict() if checked.memory is not None else None
     result = {"name": name, "ok": not findings, "findings": findings, "notes": checked.notes}
-    return {**result, "plan": plan, "memory": memory}
+    return {**result, "plan": plan, "memory": memory, "disk": checked.disk}
+
+
+def _missing(spec: Spec) -> list[str]:
+    """Components of plugins whose module, or what it imports first of all, is not there; read from their sources."""
+    parts = [one for _, one in spec.components() if one.origin is None or one.origin.plugin != OWN]
+    return [
+        f"{one.where}: {one.kind} '{one.name}': {problem}"
+        for one in parts
+        if (problem := problem_at(one.target, one.kind))
+    ]
 
 
 def _check(name: str | None, args: argparse.Namespace) -> tuple[str, Checked]:
@@ -111,6 +126,8 @@ def _check(name: str | None, args: argparse.Namespace) -> tuple[str, Checked]:
     if source is None:
         raise InputError("check: which spec? Give its name or file, or --all; `nashtune list` shows the names")
     spec = resolve(source, [*runs.overrides, *args.line.overrides])
+    if missing := _missing(spec):
+        raise Findings(missing)
     built = [build(component) for _, component in spec.components()] if args.build else []
     if not runs.data:
         check_game(spec)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from nashtune.cli.output import print_json, print_table
+from nashtune.cli.values import number, picture_path, whole
 from nashtune.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from nashtune.spec.overrides import parse_override
     from nashtune.spec.resolve import resolve
 
-    picture = _picture(args.plot)
+    picture = picture_path(args.plot)
     spec = resolve(args.spec, args.overrides)
     if spec.kl is None:
         raise InputError(f"{args.spec}: the spec has no KL controller (kl: none); give one that has")
@@ -121,16 +120,16 @@ def _plant(args: argparse.Namespace, controller: Any) -> tuple[Plant, int]:
     given: dict[str, Any] = {}
     for name, fewest in (("completions", 1), ("delay", 0), ("seed", 0)):
         if getattr(args, name) is not None:
-            given[name] = _whole(getattr(args, name), f"--{name}", fewest)
+            given[name] = whole(getattr(args, name), f"--{name}", least=fewest)
     for name, least in (("lag", 1.0), ("noise", 0.0)):
         if getattr(args, name) is not None:
-            given[name] = _number(getattr(args, name), f"--{name}", least)
+            given[name] = number(getattr(args, name), f"--{name}", least=least)
     target = controller.setpoint()
     if target is not None:
         given["kl_rest"] = target
     plant = Plant(**given)
     if args.rest is not None:
-        rest = _number(args.rest, "--rest", 0.0)
+        rest = number(args.rest, "--rest", least=0.0)
         if rest == 0.0:
             raise InputError("--rest: 0; a β is above 0")
     else:
@@ -138,7 +137,7 @@ def _plant(args: argparse.Namespace, controller: Any) -> tuple[Plant, int]:
 
         first = float(controller.beta(rollouts(0.0, plant, np.random.default_rng(0))).mean())
         rest = first / START
-    rounds = _whole(args.rounds, "--rounds", 2) if args.rounds is not None else ROUNDS
+    rounds = whole(args.rounds, "--rounds", least=2) if args.rounds is not None else ROUNDS
     return replace(plant, beta_rest=rest), rounds
 
 
@@ -156,33 +155,6 @@ def _vary(text: str, spec: Spec) -> tuple[str, list[str]]:
     if not 1 <= len(found) <= MOST:
         raise InputError(f"--vary {text}: {len(found)} values; give 1 to {MOST}, as {option}=A,B")
     return option, found
-
-
-def _whole(text: str, option: str, least: int) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise InputError(f"{option}: expected a whole number >= {least}, found '{text}'")
-    return int(text)
-
-
-def _number(text: str, option: str, least: float) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not least <= value < math.inf:
-        raise InputError(f"{option}: expected a number >= {least:g}, found '{text}'")
-    return value
-
-
-def _picture(text: str | None) -> Path | None:
-    if text is None:
-        return None
-    path = Path(text).expanduser()
-    if path.suffix.lower() != ".png":
-        raise InputError(f"--plot {text}: a picture is a PNG file; give a name that ends in .png")
-    if not path.parent.is_dir():
-        raise InputError(f"--plot {text}: there is no folder {path.parent}")
-    return path
 
 
 def _print(traces: Sequence[Trace], plant: Plant, rounds: int, spec: Spec) -> None:

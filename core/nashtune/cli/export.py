@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+from nashtune.errors import InputError
+
 SUMMARY = "save a run's model as a Hugging Face folder with a model card"
 
 
@@ -19,8 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the folder and say where it is."""
+    from nashtune.files import cannot_write
     from nashtune.training.export import export_run
 
-    folder = export_run(args.run, args.out, merged=args.merged)
+    try:
+        folder = export_run(args.run, args.out, merged=args.merged)
+    except Exception as error:
+        if (problem := cannot_write(error)) is None:
+            raise
+        raise InputError(f"{problem}; nothing was exported. Make room, or choose another folder with --out") from error
     print(json.dumps({"folder": str(folder)}) if args.json else f"exported to {folder}")
     return 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nashtune.cli.output import print_json, print_table
-from nashtune.cli.verify import picture_path
+from nashtune.cli.values import picture_path
 from nashtune.errors import InputError
 
 if TYPE_CHECKING:

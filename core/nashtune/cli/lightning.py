@@ -1,9 +1,8 @@
 """`nashtune fit | validate | test | predict`: the Lightning CLI around our spec.
 
 The spec is resolved here, by the same resolver as every other command, and reaches the parser as one plain
-dictionary; the
-rest (`policy`, `data`, `trainer`, `engine`, ...) is Lightning CLI as usual. Layers, lowest first: checkpoint, run
-files in order, command line.
+dictionary; the rest (`policy`, `data`, `trainer`, `engine`, ...) is Lightning CLI as usual. Layers, lowest first:
+checkpoint, run files in order, command line.
 """
 
 from __future__ import annotations
@@ -19,20 +18,29 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import yaml
+from jsonargparse import set_parsing_settings
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from nashtune.cli.named import refuse_calls
 from nashtune.cli.quiet import quiet
 from nashtune.cli.session import Session, prepare
 from nashtune.data.module import PreferenceData
 from nashtune.errors import InputError, nearest
 from nashtune.logprobs import EngineName
 from nashtune.models.policy import PolicyConfig
+from nashtune.once import said_once
+from nashtune.plugins.loading import lies_here
+from nashtune.spec.findings import Collector
+from nashtune.spec.runranks import problems
+from nashtune.spec.runtrainer import TYPE_PACKAGES, trainer_packages
+from nashtune.spec.secrets import find_secrets
 from nashtune.training.commands import evaluate, predict
 from nashtune.training.fit import fit
 from nashtune.training.module import AlignmentModule
 from nashtune.training.samples import SampleSettings
+from nashtune.trust import IMPORT, grants
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
@@ -55,6 +63,15 @@ def friendly(message: str, known: set[str]) -> str:
         known: Every option of the command, dotted.
     """
     text = re.sub(r"\s+", " ", message).strip()
+    if denied := re.search(r"Importing '([\w.]+)' is not allowed", text):
+        place = re.search(r'Parser key "([\w.+]+)"', text)
+        return (
+            f"{place[1] if place else 'trainer'}: {denied[1]} is not imported, because that runs its code. Allowed: "
+            f"installed plugins, what Lightning's Trainer is made of, and what you trust: add `{IMPORT} "
+            f"{denied[1].partition('.')[0]}` to the command (it cannot be said in a file)"
+        )
+    if absent := re.search(r"No module named '([\w.]+)'", text):
+        text += lies_here(absent[1])
     unknown = re.search(r"(?:does not accept option '|unrecognized arguments: --)([\w.]+)", text)
     if unknown:
         section = unknown[1].rpartition(".")[0]
@@ -67,6 +84,21 @@ def friendly(message: str, known: set[str]) -> str:
     return f"{key[1]}: {key[2]}" if key else text
 
 
+_allowed_before: set[str] = set()  # the parser adds to its list of what it may import, and a process may run commands
+
+
+def limit_imports() -> None:
+    """Let the parser import nothing but what class paths may name; it would import what any text names."""
+    own = "nashtune.models.config"  # the parser names the class of `policy.lora` by its path
+    allowed = {*trainer_packages(), *TYPE_PACKAGES, own, *grants().imports}
+    set_parsing_settings(
+        import_path_denylist=["*", *sorted(_allowed_before - allowed)],
+        import_path_allowlist=sorted(allowed),
+        instantiate_subclass_spec_in_any=False,  # or any class could be made where an argument takes anything
+    )
+    _allowed_before.update(allowed)
+
+
 class NashtuneCLI(LightningCLI):
     """Lightning CLI with a resolved spec, and our own module, data and callbacks.
 
@@ -77,6 +109,7 @@ class NashtuneCLI(LightningCLI):
 
     def __init__(self, session: Session | None, args: list[str]) -> None:
         self.session = session
+        limit_imports()
         options = {"parser_mode": "yaml", "allow_abbrev": False, "prog": "nashtune"}
         super().__init__(
             model_class=AlignmentModule,
@@ -101,10 +134,14 @@ class NashtuneCLI(LightningCLI):
         parser.add_argument("--spec", type=dict, help="Spec: a name, a file, or overrides --spec.kl.beta 0.2")
         parser.add_argument("--engine", type=EngineName, default="auto", help="Log-prob engine; see docs/engines.md")
         parser.add_argument(
-            "--ckpt_path", type=str | None, default=None, help="Checkpoint to start from, or `last` of --run_dir"
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="Checkpoint to go on from; `last` of --run_dir, or `auto`: that if there is one, else from the start",
         )
         parser.add_argument("--run_dir", type=str | None, default=None, help="Run folder (default: runs/SPEC-NNN)")
         parser.add_argument("--save_every", type=PositiveInt, default=50, help="Optimiser steps between checkpoints")
+        parser.add_argument("--keep_checkpoints", type=PositiveInt, default=1, help="How many of the newest stay")
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -121,13 +158,20 @@ class NashtuneCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build module and data from plain values, so that checkpoints hold plain values."""
-        self.config_init = self.parser.instantiate_classes(self.config)
+        refuse_calls(self.config[self.subcommand])
         chosen = self.config[self.subcommand]
         plain = yaml.safe_load(self._parser(self.subcommand).dump(chosen, skip_none=False))
         self.plain = {
             name: value for name, value in plain.items() if name not in ("config", "ckpt_path", "weights_only")
         }
+        for path, problem in find_secrets(self.plain):
+            raise InputError(f"{'.'.join(map(str, path))}: {problem}")
+        found = Collector()
+        for option, problem in problems(self.plain["trainer"]):
+            found.add(f"trainer.{option}: {problem}")
+        found.close()
         self._refuse_other_policy()
+        self.config_init = self.parser.instantiate_classes(self.config)
         self.datamodule = self._get(self.config_init, "data")
         self.model = AlignmentModule(spec=self.plain["spec"], policy=self.plain["policy"], engine=self.plain["engine"])
 
@@ -158,10 +202,11 @@ def run(subcommand: str, argv: Sequence[str]) -> int:
     """Run one of the four commands; the entry point calls this with what follows the command's name."""
     if {"-h", "--help"} & set(argv):
         NashtuneCLI(None, [subcommand, "--help"])
-    session = prepare(subcommand, argv)
-    arguments = [subcommand]
-    if session.config:
-        arguments.append(f"--config={json.dumps(session.config)}")
-    with quiet():
-        NashtuneCLI(session, [*arguments, *session.rest])
+    with said_once():
+        session = prepare(subcommand, argv)
+        arguments = [subcommand]
+        if session.config:
+            arguments.append(f"--config={json.dumps(session.config)}")
+        with quiet():
+            NashtuneCLI(session, [*arguments, *session.rest])
     return 0

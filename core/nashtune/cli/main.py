@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -11,38 +12,12 @@ from types import ModuleType
 from typing import NoReturn
 
 import nashtune
+from nashtune.cli.commands import COMMANDS, LIGHTNING, MODULES, READ_NO_CODE, TRACEBACK, WRITE_IT_DOWN, overview
 from nashtune.errors import CheckFailed, InputError, Interrupted, nearest
+from nashtune.trust import granted, take_grants
 
-LIGHTNING: dict[str, str] = {
-    "fit": "train a model by a spec",
-    "validate": "measure a checkpoint on the validation rows",
-    "test": "measure a checkpoint on the test rows",
-    "predict": "implicit rewards of every held-out row, as JSON lines",
-}
-"""Commands of the Lightning CLI, which reads the rest of the command line."""
-
-THIN: dict[str, str] = {
-    "list": "list the specs that are known by name",
-    "show": "show a spec: equation, conventions, every component and value with its origin",
-    "diff": "show what differs in meaning between two specs",
-    "check": "check a spec, and a run, without loading a model",
-    "schema": "print the JSON schema of spec files, for editors",
-    "plugins": "list plugins: name, version, status, components, failure reason",
-}
-"""Commands that never import torch."""
-
-HEAVY: dict[str, str] = {
-    "vectors": "check a spec's loss and gradients against known numbers, in float64",
-    "verify": "run a method on preference matrices, exactly, and measure its distance from equilibrium",
-    "controller": "run a spec's KL controller on a simulated plant, and say whether it settles",
-    "frontier": "best-of-n overoptimisation: true reward and proxy against sqrt KL, and fitted laws",
-    "export": "save a run's model as a Hugging Face folder with a model card",
-    "run": "run a pipeline: several stages in one command, such as filter, reward model, PPO",
-}
-"""Commands of ours that import torch."""
-
-COMMANDS = {**LIGHTNING, **THIN, **HEAVY}
-TRACEBACK = "NASHTUNE_TRACEBACK"
+MESSAGE = 8000
+"""Characters of a message at most; what is wrong stands at its beginning, and the next step at its end."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -78,8 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except InputError as error:
         _raise_if_asked(error)
-        for line in getattr(error, "lines", None) or [str(error)]:
-            print(f"error: {line}", file=sys.stderr)
+        lines = getattr(error, "lines", None)  # none at all where another rank says the same
+        for line in [str(error)] if lines is None else lines:
+            print(f"error: {_cut(line)}", file=sys.stderr, flush=True)
+        if error.afterwards is not None:
+            error.afterwards()
         return 2
     except Interrupted as error:
         print(error, file=sys.stderr)
@@ -95,6 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _cut(line: str) -> str:
+    """A message without the length of what it repeats: a number of a million digits, a list of all rows."""
+    words = re.sub(r"[^\s/]{400,}", lambda word: f"{word[0][:60]}... ({len(word[0])} characters)", line)
+    gone = len(words) - MESSAGE
+    return words if gone <= 0 else f"{words[: MESSAGE // 2]} ... ({gone} characters) ... {words[-MESSAGE // 2 :]}"
+
+
 def _raise_if_asked(error: Exception) -> None:
     if os.environ.get(TRACEBACK, "") not in ("", "0"):
         raise error
@@ -102,7 +87,7 @@ def _raise_if_asked(error: Exception) -> None:
 
 def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_help())
+        print(overview())
         return 0
     command, rest = argv[0], argv[1:]
     if command == "--version":
@@ -112,12 +97,36 @@ def _dispatch(argv: list[str]) -> int:
         what = "option" if command.startswith("-") else "command"
         known = ["--help", "--version"] if what == "option" else list(COMMANDS)
         raise InputError(f"unknown {what} '{command}'{nearest(command, known)}; run `nashtune --help`")
+    if command in WRITE_IT_DOWN:
+        _refuse_other_bytes(rest)
+    if command in READ_NO_CODE:
+        return _command(command, rest)
+    trusted, rest = take_grants(rest)
+    with granted(**trusted):
+        return _command(command, rest)
+
+
+def _refuse_other_bytes(words: Sequence[str]) -> None:
+    """Refuse a word that cannot be written into a file of text, before anything is made."""
+    for number, word in enumerate(words):
+        try:
+            word.encode()
+        except UnicodeEncodeError:  # bytes that the system hands on as they are
+            shown = os.fsencode(word).decode(errors="backslashreplace")
+            option = next((one for one in words[max(number - 1, 0) : number] if one.startswith("--")), "the command")
+            raise InputError(
+                f"{option}: {shown} is no UTF-8, and a run writes down what it was given; use another name, or a link "
+                "to it that has one"
+            ) from None
+
+
+def _command(command: str, rest: list[str]) -> int:
     if command in LIGHTNING:
         if not {"-h", "--help"} & set(rest):
             import_module("nashtune.spec.runoptions").precheck(rest)  # a typo must not wait for torch
         code: int = import_module("nashtune.cli.lightning").run(command, rest)
         return code
-    return _run(import_module(f"nashtune.cli.{command}"), command, rest)
+    return _run(import_module(f"nashtune.cli.{MODULES.get(command, command)}"), command, rest)
 
 
 def _run(module: ModuleType, command: str, argv: list[str]) -> int:
@@ -140,28 +149,6 @@ def _run(module: ModuleType, command: str, argv: list[str]) -> int:
         setattr(args, name, value)
     code: int = module.run(args)
     return code
-
-
-def _help() -> str:
-    groups = {
-        "Train and evaluate (--spec NAME_OR_FILE --config RUN_FILE --a.b.c VALUE; --help lists all)": LIGHTNING,
-        "Look before you train (no torch, well under a second)": THIN,
-        "Prove and take away": HEAVY,
-    }
-    lines = [
-        "usage: nashtune COMMAND [OPTIONS]",
-        "",
-        "Declarative preference alignment of language models: a spec names loss, KL controller and schedule.",
-    ]
-    for title, commands in groups.items():
-        lines += ["", f"{title}:", *(f"  {name:<10} {summary}" for name, summary in commands.items())]
-    lines += [
-        "",
-        "nashtune COMMAND --help explains a command; nashtune --version prints the version.",
-        "Exit codes: 0 done, 1 the check failed, 2 the input was wrong.",
-        f"{TRACEBACK}=1 shows where in the code an error was raised.",
-    ]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

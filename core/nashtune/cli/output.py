@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,3 +35,9 @@ def print_json(data: Any) -> None:
     """Print data as JSON; Greek letters stay readable where the output can hold them."""
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     print(json.dumps(data, indent=2, ensure_ascii=not unicode))
+
+
+def progress(*, as_json: bool) -> Callable[[str], None]:
+    """Prints a line at once; to stderr where stdout is for the JSON alone."""
+    stream = sys.stderr if as_json else sys.stdout
+    return lambda line: print(line, file=stream, flush=True)

@@ -8,6 +8,8 @@ from typing import Any
 from nashtune.cli.output import print_json, print_table
 from nashtune.plugins import PluginRecord, load_plugins
 from nashtune.plugins.component import KINDS
+from nashtune.plugins.manager import refuse_if_strict
+from nashtune.plugins.targets import looked_at
 
 SUMMARY = "list plugins: name, version, status, components, failure reason"
 
@@ -18,8 +20,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print every plugin; a failed one is part of the answer, not an error."""
-    records = load_plugins().records
+    """Print every plugin; a failed one is part of the answer, not an error.
+
+    Whether the classes that a plugin names are there is looked up here, and not by every command.
+
+    Raises:
+        InputError: something is wrong with one, and `NASHTUNE_STRICT_PLUGINS=1`.
+    """
+    records = looked_at(load_plugins(quiet=True).records)
+    refuse_if_strict(records)
     if args.json:
         print_json([as_dict(record) for record in records])
     else:

@@ -15,6 +15,7 @@ HARMLESS = (
     r"You have overridden `\w*batch\w*` in `LightningModule`",  # as meant: its engine counts batches
     r"The 'train_dataloader' does not have many workers",  # rows are in memory, there is nothing for a worker to do
     r"The 'val_dataloader' does not have many workers",
+    r"It is recommended to use `self.log\(.*sync_dist=True",  # what is logged was reduced over the ranks before
 )
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nashtune.cli.output import print_json, print_table
+from nashtune.cli.output import print_json, print_table, progress
 from nashtune.errors import InputError
 from nashtune.pipeline.folder import SAVED, choose_folder, held, refuse_another, save
 from nashtune.pipeline.journal import Record
@@ -73,11 +72,7 @@ def run(args: argparse.Namespace) -> int:
     pipeline = load_pipeline(_source(args), args.config, args.options, args.own)
     planned = check_stages(pipeline)
     folder = choose_folder(args.run_dir or pipeline.run_dir, pipeline.name)
-    stream = sys.stderr if args.json else sys.stdout
-
-    def say(line: str) -> None:
-        print(line, file=stream, flush=True)
-
+    say = progress(as_json=args.json)
     with held(folder) as lock:
         refuse_another(folder, pipeline)
         refuse_changed_settings(pipeline, planned, folder)

@@ -13,7 +13,9 @@ from nashtune.spec.loader import Located, read_yaml
 from nashtune.spec.model import Spec
 from nashtune.spec.resolve import resolve
 from nashtune.spec.run import load_runs, split_cli
-from nashtune.training.checkpoint import SECTION, newest_checkpoint, read_checkpoint
+from nashtune.training.checkpoint import SECTION, checkpoints_in, newest_checkpoint, note_other_version, read_checkpoint
+from nashtune.training.checkpoint_check import check_complete
+from nashtune.trust import grants
 
 PER_ATTEMPT = ("run_dir", "ckpt_path")  # said anew for each attempt, never inherited
 
@@ -29,6 +31,7 @@ class Session:
         rest: The command line that is left for the parser.
         saved_policy: The `policy` section that the checkpoint was trained with.
         resumed: Folder of the run that goes on, if one does.
+        command: The whole command line, for what is kept of a run.
     """
 
     spec: Spec
@@ -37,6 +40,7 @@ class Session:
     rest: Sequence[str]
     saved_policy: Mapping[str, Any] | None = None
     resumed: Path | None = None
+    command: Sequence[str] = ()
 
 
 def prepare(subcommand: str, argv: Sequence[str]) -> Session:
@@ -52,10 +56,17 @@ def prepare(subcommand: str, argv: Sequence[str]) -> Session:
     run_dir = run_dir or runs.data.get("run_dir")
     asked_ckpt = runs.data.get("ckpt_path") if asked_ckpt is None else asked_ckpt
     if asked_ckpt == "":
-        raise InputError("--ckpt_path: is empty; give a checkpoint's path, or `last` with --run_dir")
-    resumed = _began(run_dir) if asked_ckpt == "last" and subcommand == "fit" else None
+        raise InputError("--ckpt_path: is empty; give a checkpoint's path, or `last` or `auto` with --run_dir")
+    asked_ckpt, resumed = _where_to_begin(asked_ckpt, run_dir, subcommand)
     checkpoint = _locate(asked_ckpt, run_dir) if asked_ckpt and resumed is None else None
-    inherited: dict[str, Any] = read_checkpoint(checkpoint)[SECTION]["config"] if checkpoint else {}
+    inherited: dict[str, Any] = {}
+    if checkpoint is not None:
+        content = read_checkpoint(checkpoint, weights=False)
+        if subcommand == "fit":
+            check_complete(checkpoint, content)
+        own = content[SECTION]
+        note_other_version(checkpoint, own.get("version"))
+        inherited = own["config"]
     if resumed is not None:
         inherited = dict(read_yaml(resumed / "config.yaml").data)
     source: str | Located | Mapping[str, Any] | None = request.spec or runs.spec or inherited.get("spec")
@@ -71,7 +82,7 @@ def prepare(subcommand: str, argv: Sequence[str]) -> Session:
     config["spec"] = spec.to_dict()
     config.pop("ckpt_path", None)
     if resumed is None and checkpoint is not None:
-        resumed = checkpoint.resolve().parent.parent
+        resumed = _run_of(checkpoint)
     return Session(
         spec=spec,
         checkpoint=checkpoint,
@@ -79,13 +90,29 @@ def prepare(subcommand: str, argv: Sequence[str]) -> Session:
         rest=rest,
         saved_policy=inherited.get("policy"),
         resumed=resumed,
+        command=("nashtune", subcommand, *argv, *grants().arguments()),
     )
+
+
+def _where_to_begin(asked: str | None, run_dir: str | None, subcommand: str) -> tuple[str | None, Path | None]:
+    """A checkpoint that is asked for, or the folder of a run that goes on without one."""
+    if asked == "auto":
+        if subcommand != "fit" or run_dir is None:
+            raise InputError(
+                "--ckpt_path auto: begins a run, or goes on with what it has saved in its folder; it is for `nashtune "
+                "fit` and needs --run_dir FOLDER"
+            )
+        folder = Path(run_dir)
+        if not (folder / "config.yaml").is_file():
+            return None, None
+        return ("last", None) if checkpoints_in(folder) else (None, folder)
+    return asked, _began(run_dir) if asked == "last" and subcommand == "fit" else None
 
 
 def _began(run_dir: str | None) -> Path | None:
     """A game that was stopped before its first checkpoint: it goes on with its snapshots and its journal."""
     folder = Path(run_dir) if run_dir is not None else None
-    if folder is None or any(folder.glob("checkpoints/step=*.ckpt")):
+    if folder is None or checkpoints_in(folder):
         return None
     return folder if (folder / "snapshots").is_dir() and (folder / "config.yaml").is_file() else None
 
@@ -96,6 +123,12 @@ def _locate(asked: str, run_dir: str | None) -> Path:
             raise InputError("--ckpt_path last: of which run? Say --run_dir FOLDER, or give the checkpoint's path")
         return newest_checkpoint(Path(run_dir))
     return Path(asked)
+
+
+def _run_of(checkpoint: Path) -> Path:
+    """The folder of a checkpoint's run: by its path, that a link inside of the folder is seen; else where it leads."""
+    by_path = checkpoint.absolute().parent.parent
+    return by_path.resolve() if (by_path / "config.yaml").is_file() else checkpoint.resolve().parent.parent
 
 
 def _refuse_other_spec(spec: Spec, saved: Spec, checkpoint: Path, subcommand: str, named: bool) -> None:

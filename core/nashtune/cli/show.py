@@ -13,8 +13,9 @@ from nashtune.cli.output import console, print_json
 from nashtune.plugins.classinfo import Argument, ClassInfo
 from nashtune.plugins.static import class_info
 from nashtune.spec.loader import display
-from nashtune.spec.model import SECTIONS, Spec
+from nashtune.spec.model import NONE, SECTIONS, Spec
 from nashtune.spec.overrides import take_overrides
+from nashtune.spec.reductions import reductions
 from nashtune.spec.resolve import resolve
 from nashtune.spec.types import describe
 
@@ -28,6 +29,7 @@ Settings on top of the spec are shown as they would be trained:
     nashtune show runs/dpo-001/config.yaml"""
 
 DEFAULT = "default"
+HEADINGS = {"equation": "Minimised", "conventions": "Conventions", "values": "Known values"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,10 +114,11 @@ def _print_page(page: Mapping[str, Any]) -> None:
     head = [page["name"], about.get("kind"), about.get("paper"), page["file"]]
     out.print(Text(about.get("title", page["name"]), style="bold"), soft_wrap=True)
     out.print(Text("  ·  ".join(part for part in head if part), style="dim"), soft_wrap=True)
-    for key, title in (("equation", "Minimised"), ("conventions", "Conventions"), ("reduces_to", "Reduces to")):
-        if key in about:
+    for title, lines in _said(about).items():
+        if lines:
             out.print(Text(f"\n{title}", style="bold"))
-            out.print(_paragraph(about[key], width))
+            for paragraph in lines:
+                out.print(_paragraph(paragraph, width))
     out.print(Text("\nComponents", style="bold"))
     for component in page["components"]:
         by = f"{component['plugin']} {component['version']}" if component["plugin"] else "class path"
@@ -133,6 +136,18 @@ def _print_page(page: Mapping[str, Any]) -> None:
         _print_arguments(page["head"], out, width)
     out.print(Text("\nOptimiser", style="bold"))
     _print_arguments(page["optimizer"], out, width)
+
+
+def _said(about: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Heading -> paragraphs, of what the spec says of itself."""
+    known = reductions(about)
+    older = about.get("reduces_to", NONE)  # text, in the run of an older version
+    return {
+        **{title: [about[key]] for key, title in HEADINGS.items() if key in about},
+        "Is exactly": [str(one) for one in known if one.exact],
+        "Is nearly": [str(one) for one in known if not one.exact],
+        "Reduces to": [older] if isinstance(older, str) and older != NONE else [],
+    }
 
 
 def _print_arguments(arguments: Sequence[Mapping[str, Any]], out: Any, width: int) -> None:

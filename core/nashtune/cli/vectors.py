@@ -5,21 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nashtune.cli.output import print_json
 from nashtune.errors import InputError
+from nashtune.spec.overrides import PREFIX
 
 if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
-
+    from nashtune.evaluation.vector_place import Place
     from nashtune.evaluation.vector_results import CaseResult
     from nashtune.evaluation.vectors import Difference
 
 SUMMARY = "check a spec's loss and gradients against known numbers, in float64"
-FOLDER = "vectors"
-"""Folder of vector files beside the specs: vectors/NAME.json."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,21 +29,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print what was computed as JSON")
 
 
+def take(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Refuse `--spec.x.y`: a case's numbers are right for the options that the case gives."""
+    for word in argv:
+        option = word.partition("=")[0]
+        if option.startswith(PREFIX):
+            path = option.removeprefix(PREFIX).split(".")
+            keys = "".join(f'{{"{key}": ' for key in path) + "VALUE" + "}" * len(path)
+            raise InputError(
+                f'{option}: vectors take no settings; a case sets its own in the vector file, "params": {keys}. Copy '
+                "the file, and give the copy with --file"
+            )
+    return {}, list(argv)
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the cases; 1 if one of them fails.
 
     Raises:
         InputError: a wrong combination of options, or a wrong spec, file or case.
     """
+    from nashtune.evaluation.vector_place import Place, vectors_of
+    from nashtune.spec.resolve import resolve
+
     if args.all == bool(args.spec):
         raise InputError("vectors: give a SPEC or --all; run `nashtune list` for the names")
     if args.all and args.file:
         raise InputError("vectors: --file holds the cases of one method; give its SPEC instead of --all")
     if not args.all:
-        file = Path(args.file) if args.file else _own_vectors(args.spec)
-        if file is None:
-            raise InputError(f"{args.spec}: this spec brings no vectors ({FOLDER}/NAME.json beside it); give --file")
-        cases, passed = _run_spec(args.spec, file, quiet=args.json)
+        spec = resolve(args.spec)
+        try:
+            place = Place(Path(args.file), spec, "") if args.file else vectors_of(spec)
+        except InputError as error:
+            raise InputError(f"{args.spec}: brings no vectors: {error}. Write them, or give --file") from error
+        cases, passed = _run_spec(spec.name, place, quiet=args.json)
         if args.json:
             print_json({"cases": cases})
         return 0 if passed else 1
@@ -52,15 +70,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_all(*, as_json: bool) -> int:
+    from nashtune.evaluation.vector_place import vectors_of
     from nashtune.spec.locate import list_specs
+    from nashtune.spec.resolve import resolve
 
     results, failed, without = [], [], []
     for name in sorted({listed.name for listed in list_specs()}):
-        file = _own_vectors(name)
-        if file is None:
+        spec = resolve(name)
+        try:
+            place = vectors_of(spec)
+        except InputError:
             without.append(name)
             continue
-        cases, passed = _run_spec(name, file, quiet=as_json)
+        cases, passed = _run_spec(name, place, quiet=as_json)
         results.append({"spec": name, "passed": passed, "cases": cases})
         failed += [] if passed else [name]
     if as_json:
@@ -72,38 +94,20 @@ def _run_all(*, as_json: bool) -> int:
     return 1 if failed else 0
 
 
-def _own_vectors(name: str) -> Traversable | None:
-    """vectors/NAME.json beside the spec's file, if it is there."""
-    from nashtune.spec.locate import find_spec, is_path, list_specs
-
-    file = find_spec(name)
-    stem = Path(file.name).stem
-    if is_path(name):
-        beside: Traversable = Path(name).expanduser().parent / FOLDER / f"{stem}.json"
-        return beside if beside.is_file() else None
-    from nashtune.plugins import load_plugins
-
-    owner = next(listed.plugin for listed in list_specs() if listed.name == name)
-    for plugin, folder in load_plugins().spec_dirs():
-        candidate = folder / FOLDER / f"{stem}.json"
-        if plugin == owner and candidate.is_file():
-            return candidate
-    return None
-
-
-def _run_spec(name: str, file: Traversable, *, quiet: bool) -> tuple[list[dict[str, Any]], bool]:
+def _run_spec(name: str, place: Place, *, quiet: bool) -> tuple[list[dict[str, Any]], bool]:
     """Every case of a file: what `--json` shows of each, and whether all passed."""
     from nashtune.evaluation.vector_files import load_cases
     from nashtune.evaluation.vectors import compare, evaluate
-    from nashtune.spec.resolve import resolve
 
-    spec = resolve(name)
+    if place.lent:
+        print(f"note: {name}: {place.lent}", file=sys.stderr)
+    spec = place.spec
     shown, largest, passed, checked = [], 0.0, True, 0
-    for i, case in enumerate(load_cases(file)):
-        where = f"{file}: cases[{i}]"
+    for i, case in enumerate(load_cases(place.file)):
+        where = f"{place.file}: cases[{i}]"
         result = evaluate(spec, case, where)
         difference = compare(result, case, where)
-        label = f"{spec.name}, case {i + 1}" + (f" ({case['name']})" if "name" in case else "")
+        label = f"{name}, case {i + 1}" + (f" ({case['name']})" if "name" in case else "")
         if result.unread:
             print(f"note: {label}: {spec.loss.name} does not read {', '.join(result.unread)}", file=sys.stderr)
         shown.append(_as_dict(result, case, difference))
@@ -119,7 +123,7 @@ def _run_spec(name: str, file: Traversable, *, quiet: bool) -> tuple[list[dict[s
             print(f"FAILED {label}: {detail}", file=sys.stderr)
     if checked and not quiet:
         verdict = "ok" if passed else "FAILED"
-        print(f"{spec.name}: cases checked {checked}, largest difference {largest:.1e}, {verdict}")
+        print(f"{name}: cases checked {checked}, largest difference {largest:.1e}, {verdict}")
     return shown, passed
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nashtune.cli.output import print_json, print_table
+from nashtune.cli.output import print_json
+from nashtune.cli.values import picture_path, whole
+from nashtune.cli.verify_tables import print_report
 from nashtune.errors import InputError
 
 if TYPE_CHECKING:
     from nashtune.evaluation.win_rates import WinRates
-    from nashtune.games.report import Report
     from nashtune.spec.model import Spec
     from nashtune.spec.overrides import Override
     from nashtune.spec.run import CommandLine
@@ -32,7 +33,6 @@ P(row beats column). A .json file with "rewards", "sigma" and "reference", one n
 loss and KL controller come to rest, and the risk of ending below the reference. Several games are several prompts.
 Exit codes: 0 done, 1 an update has no finite minimiser, 2 the input was wrong."""
 DEFAULT_GAME = "weighted_rps"
-SHOWN_ACTIONS = 12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
         CheckFailed: an update has no finite minimiser.
     """
     from nashtune.bandits.files import is_bandit
-    from nashtune.games.matrices import find_game, make_game
+    from nashtune.games.find import find_game
+    from nashtune.games.matrices import make_game
 
     line: CommandLine = args.line
     if args.spec and line.spec and args.spec != line.spec:
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     win_rates = _win_rates(folder) if folder is not None else None
     if name is None and folder is not None:
         name = str(folder / "config.yaml")
-    spec = _spec(name, line.overrides, _whole(args.rounds, "--rounds", least=1))
+    spec = _spec(name, line.overrides, _count(args.rounds, "--rounds", least=1))
     sampling = _sampling(args)
     games = [find_game(name) for name in args.game or [DEFAULT_GAME]]
     if args.start is not None:
@@ -110,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(report.to_dict())
     else:
-        _print(report, spec)
+        print_report(report, spec)
     if picture is not None:
         from nashtune.games.plot import draw
 
@@ -135,10 +136,10 @@ def _bandit(args: argparse.Namespace, name: str | None, sources: Sequence[str]) 
         raise InputError(f"--game {other[0]}: is no bandit, and {sources[0]} is; verify them one at a time")
     verify_bandit.refuse_options(args)
     return verify_bandit.run(
-        _spec(name, args.line.overrides, _whole(args.rounds, "--rounds", least=1)),
+        _spec(name, args.line.overrides, _count(args.rounds, "--rounds", least=1)),
         sources,
-        draws=_whole(args.draws, "--draws", least=verify_bandit.FEWEST_DRAWS),
-        seed=_whole(args.seed, "--seed", least=0) or 0,
+        draws=_count(args.draws, "--draws", least=verify_bandit.FEWEST_DRAWS),
+        seed=_count(args.seed, "--seed", least=0) or 0,
         picture=picture_path(args.plot),
         json=args.json,
     )
@@ -186,16 +187,12 @@ def _sampling(args: argparse.Namespace) -> dict[str, Any]:
         return {}
     for name, least in (("completions", 2), ("seed", 0)):
         if name in given:
-            given[name] = _whole(given[name], f"--{name}", least=least)
-    return {"pairs": _whole(args.pairs, "--pairs", least=1), **given}
+            given[name] = whole(given[name], f"--{name}", least=least)
+    return {"pairs": whole(args.pairs, "--pairs", least=1), **given}
 
 
-def _whole(text: str | None, option: str, *, least: int) -> int | None:
-    if text is None:
-        return None
-    if not text.isdecimal() or int(text) < least:
-        raise InputError(f"{option}: expected a whole number >= {least}, found '{text}'")
-    return int(text)
+def _count(text: str | None, option: str, *, least: int) -> int | None:
+    return None if text is None else whole(text, option, least=least)
 
 
 def _probabilities(text: str) -> list[float]:
@@ -203,72 +200,3 @@ def _probabilities(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise InputError(f"--start: expected probabilities such as 0.6,0.3,0.1, found '{text}'") from None
-
-
-def picture_path(text: str | None) -> Path | None:
-    """Where `--plot` saves.
-
-    Raises:
-        InputError: it is no PNG, or its folder is missing.
-    """
-    if text is None:
-        return None
-    path = Path(text).expanduser()
-    if path.suffix.lower() != ".png":
-        raise InputError(f"--plot {text}: a picture is a PNG file; give a name that ends in .png")
-    if not path.parent.is_dir():
-        raise InputError(f"--plot {text}: there is no folder {path.parent}")
-    return path
-
-
-def _print(report: Report, spec: Spec) -> None:
-    games = ", ".join(game.name for game in report.games)
-    print(f"{spec.name} on {games}: {report.rounds} round{'s' if report.rounds != 1 else ''}, float64")
-    columns: dict[str, Sequence[float | None]] = {"gap, last": report.gap_last, "gap, average": report.gap_average}
-    if report.bound is not None:
-        columns[f"bound {report.bound[0]}"] = report.bound[1]
-    if report.regularised is not None:
-        columns[f"gap, last, τ = {report.tau:g}"] = report.regularised
-    columns |= {"KL to start": report.kl_start, "KL from Nash": report.kl_nash}
-    if report.kl_regularised is not None:
-        columns["KL from Nash, τ"] = report.kl_regularised
-    if report.kl_bound is not None:
-        columns[f"its bound {report.kl_bound[0]}"] = report.kl_bound[1]
-    rows = [[str(t), *(_number(values[t]) for values in columns.values())] for t in _chosen(report.rounds)]
-    print_table(["round", *columns], rows)
-    for number, game in enumerate(report.games):
-        if game.size <= SHOWN_ACTIONS:
-            named = {
-                "last": report.last[number][-1],
-                "average": report.average[number][-1],
-                "Nash": report.nash[number],
-            }
-            if report.regularised_nash is not None:
-                named["Nash, τ"] = report.regularised_nash[number]
-            print_table([f"policy on {game.name}", *map(str, range(game.size))], _policies(named))
-    if report.rate is not None:
-        begin = (report.rounds + 1) ** 0.5
-        print(f"average gap: like T^{report.rate:.3f} (fitted from T = {begin:.0f} on; T counts the start policy)")
-    if report.last_factor is not None:
-        which = "Nash" if report.kl_regularised is None else "regularised Nash"
-        print(f"KL from the {which} policy over the second half: times {report.last_factor:.6f} per round")
-    for note in report.notes:
-        print(f"note: {note}")
-
-
-def _policies(named: Mapping[str, Any]) -> list[list[str]]:
-    return [[name, *(f"{p:.6f}" for p in policy)] for name, policy in named.items()]
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
-
-
-def _chosen(rounds: int) -> Iterator[int]:
-    """0, 1, 2, 5, 10, 20, 50, ... and the last round."""
-    yield 0
-    scale = 1
-    while scale < rounds:
-        yield from (t for t in (scale, 2 * scale, 5 * scale) if t < rounds)
-        scale *= 10
-    yield rounds

@@ -120,9 +120,11 @@ def _dequantise(source: Path, folder: Path) -> None:
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            source.parent, gguf_file=source.name, trust_remote_code=False
+        )
         packed = transformers.AutoModelForCausalLM.from_pretrained(
-            source.parent, gguf_file=source.name, dtype=torch.float32
+            source.parent, gguf_file=source.name, dtype=torch.float32, trust_remote_code=False
         )
         # A model that was loaded from GGUF counts as quantised and refuses to be saved, though its weights are float32
         # by now. The same weights in a model that never saw the file do not.

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nashtune.evaluation.plain import plain
+
 Floats = NDArray[np.float64]
 CHUNK = 200  # resamples that are in memory at once: a resample holds a number for each cluster
 
@@ -30,7 +32,7 @@ class Mean:
 
     def as_dict(self) -> dict[str, float | int | None]:
         """For JSON, which has no NaN."""
-        return {"mean": _plain(self.mean), "se": _plain(self.se), "pairs": self.rows}
+        return {"mean": plain(self.mean), "se": plain(self.se), "pairs": self.rows}
 
 
 def cluster_mean(values_P: Floats, weight_P: Floats, cluster_P: NDArray[np.int64]) -> Mean:
@@ -91,7 +93,3 @@ def _sums(values_P: Floats, weight_P: Floats, cluster_P: NDArray[np.int64]) -> t
     np.add.at(value_G, cluster_P, weight_P * values_P)
     np.add.at(weight_G, cluster_P, weight_P)
     return value_G, weight_G
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else value

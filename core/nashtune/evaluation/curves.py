@@ -38,6 +38,10 @@ class Panel:
     chance: bool = False
 
 
+LOSS = "mean of the step's rows"
+"""What stands for the unit of a loss: DPO's is in nats, IPO's in their squares, a hinge loss has none."""
+REWARD = "β · nats"
+"""What stands for the unit of implicit rewards before a run tells its own; see `panels_of`."""
 BOTH = {"train": "training pairs", "val": "held-out pairs"}
 LISTS = {"train": "training lists", "val": "held-out lists"}
 
@@ -49,13 +53,13 @@ def _both(name: str) -> dict[str, str]:
 ACCURACY = Panel("Preference accuracy", "share of pairs", _both("accuracy"), chance=True)
 PANELS: dict[Kind, list[Panel]] = {
     "preferences": [
-        Panel("Loss", "nats", _both("loss")),
+        Panel("Loss", LOSS, _both("loss")),
         ACCURACY,
-        Panel("Implicit reward margin", "β · nats", _both("margin")),
+        Panel("Implicit reward margin", REWARD, _both("margin")),
         Panel("KL control", "β", {"train/beta": ""}),
     ],
     "scores": [
-        Panel("Loss", "nats", _both("loss")),
+        Panel("Loss", LOSS, _both("loss")),
         replace(
             ACCURACY,
             series=_both("accuracy")
@@ -80,7 +84,20 @@ PANELS: dict[Kind, list[Panel]] = {
 TRAIN, OTHER = "#4c72b0", "#c44e52"
 
 
-def draw_curves(metrics: Metrics, path: Path, *, title: str, scores: bool = False) -> None:
+def panels_of(kind: Kind, reward_unit: str | None) -> list[Panel]:
+    """The panels of a run.
+
+    Args:
+        kind: Of the run.
+        reward_unit: What the method measures implicit rewards in; None where it does not tell.
+    """
+    told = reward_unit or "implicit reward"
+    return [replace(one, unit=told) if one.unit == REWARD else one for one in PANELS[kind]]
+
+
+def draw_curves(
+    metrics: Metrics, path: Path, *, title: str, scores: bool = False, reward_unit: str | None = None
+) -> None:
     """Curves over optimiser steps, as a PNG.
 
     Of reinforcement learning: reward, KL, variance, β, length and loss. Of other runs: loss, accuracy, margin and KL
@@ -91,11 +108,12 @@ def draw_curves(metrics: Metrics, path: Path, *, title: str, scores: bool = Fals
         path: Of the PNG.
         title: Above it.
         scores: Whether a reward model was trained.
+        reward_unit: As `panels_of` has it.
     """
     from matplotlib.figure import Figure
 
     rollouts = any(name.startswith("rollout/") for name in metrics.series)
-    panels = PANELS["rollouts" if rollouts else "scores" if scores else "preferences"]
+    panels = panels_of("rollouts" if rollouts else "scores" if scores else "preferences", reward_unit)
     figure = Figure(figsize=(5.0 * len(panels) / 2, 6.4), layout="constrained")
     for axis, panel in zip(figure.subplots(2, len(panels) // 2).flat, panels, strict=True):
         _draw(axis, panel, metrics)

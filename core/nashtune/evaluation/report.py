@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
+
+from nashtune.evaluation.metrics_file import read_metrics_file
 
 
 @dataclass(frozen=True)
@@ -27,24 +28,40 @@ class Metrics:
 
 
 def read_metrics(folder: Path) -> Metrics:
-    """Merge the attempts of a run: a resumed attempt replaces what an earlier one logged after its checkpoint."""
+    """Merge the attempts of a run: a resumed attempt replaces what an earlier one logged after its checkpoint.
+
+    Rows that cannot be read are left out, with a line.
+    """
     merged: dict[str, dict[int, float]] = {}
     attempts = sorted((folder / "logs").glob("attempt_*"), key=lambda p: int(p.name.removeprefix("attempt_")))
     for attempt in attempts:
         path = attempt / "metrics.csv"
         if not path.exists():
             continue
-        with path.open(newline="") as stream:
-            rows = [{k: v for k, v in row.items() if v not in ("", None)} for row in csv.DictReader(stream)]
-        first = min((int(row["step"]) for row in rows), default=0)
-        for values in merged.values():
-            for step in [s for s in values if s >= first]:
-                del values[step]
-        for row in rows:
-            for name, value in row.items():
-                if name not in ("step", "epoch"):
-                    merged.setdefault(name, {})[int(row["step"])] = float(value)
+        rows = read_metrics_file(path)
+        # by steps that were trained: an attempt that only had to finish measures again what the last one has logged
+        trained = [step for step, values in rows if any(name.startswith("train/") for name in values)]
+        for earlier in merged.values() if trained else ():
+            for step in [s for s in earlier if s >= min(trained)]:
+                del earlier[step]
+        for step, values in rows:
+            for name, value in values.items():
+                merged.setdefault(name, {})[step] = value
     return Metrics({name: sorted(values.items()) for name, values in merged.items()})
+
+
+def _unit(report: Mapping[str, Any]) -> str:
+    """Of the implicit rewards, where the method tells it; a score is a number of its own."""
+    unit = report["units"]["reward"]
+    return f" {unit}" if unit not in (None, "score") else ""
+
+
+def _in_attempts(report: Mapping[str, Any]) -> str:
+    """How many attempts the time is of, and how much of it is not part of the result."""
+    count, lost = len(report["attempts"]), report["throughput"]["lost_seconds"]
+    if count == 1:
+        return ""
+    return f"   ({count} attempts" + (f"; {lost:.0f} s after the checkpoint that was gone on from)" if lost else ")")
 
 
 def print_report(
@@ -58,7 +75,7 @@ def print_report(
     if "best_over_worst" in held_out:
         rows.append(("held-out lists, best over worst", f"{held_out['best_over_worst']:.3f}   (chance: 0.500)"))
     if "margin" in held_out:
-        rows.append(("held-out reward margin", f"{held_out['margin']:+.4f}"))
+        rows.append(("held-out reward margin", f"{held_out['margin']:+.4f}{_unit(report)}"))
     if "loss" in held_out:
         rows.append(("held-out loss", f"{held_out['loss']:.4f}"))
     if kl is not None:
@@ -73,7 +90,7 @@ def print_report(
             ("KL along held-out answers", f"{held_out['kl_to_reference']:.4f} nats   (over the whole vocabulary)")
         )
     if report["beta"] is not None:
-        rows.append(("β at the end", f"{report['beta']:.6g}"))
+        rows.append((f"β {report['beta_when']}", f"{report['beta']:.6g}"))
     rows += [
         (
             "tokens/s trained on / positions/s computed",
@@ -81,7 +98,7 @@ def print_report(
         ),
         ("padding share", f"{100 * speed['padding_share']:.1f} %"),
         ("peak memory", f"{speed['peak_memory_gib']:.2f} GiB"),
-        ("training time", f"{speed['training_seconds']:.0f} s"),
+        ("training time", f"{speed['training_seconds']:.0f} s{_in_attempts(report)}"),
     ]
     table = Table("", "", title=f"{report['spec']}: result", show_header=False)
     for name, value in rows:

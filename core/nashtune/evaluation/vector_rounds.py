@@ -14,6 +14,7 @@ from typing import Any
 from nashtune.errors import InputError
 from nashtune.evaluation.vector_results import Output
 from nashtune.interfaces import KLController, LossBatch
+from nashtune.kl.asked import asked_beta
 
 
 def play_rounds(kl: KLController | None, batch: LossBatch, rounds: Any, where: str) -> dict[str, Output]:
@@ -42,7 +43,7 @@ def play_rounds(kl: KLController | None, batch: LossBatch, rounds: Any, where: s
             kl.observe_round(means, completions)
         except KeyError as missing:
             raise InputError(f"{place}: {missing.args[0]!r} is missing; the controller reads it") from None
-        betas.append(kl.beta(batch).tolist())
+        betas.append(asked_beta(kl, batch).tolist())
     return {"beta_rounds": betas}
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from nashtune.apply_loss import apply_loss
 from nashtune.errors import InputError, nearest
 from nashtune.evaluation.vector_results import CaseResult, Output
 from nashtune.interfaces import Loss, ScoreBatch, Step
@@ -71,7 +72,9 @@ def read_scores(inputs: Mapping[str, Any], loss: Loss, where: str) -> tuple[Scor
             raise InputError(f"{where}.score_rejected: {shapes}; give one score per pair, or one per pair and member")
         sizes = torch.full((len(chosen),), 2)
         scores = torch.stack((chosen, rejected), dim=1).flatten(0, 1)
-    columns = {name: _column(inputs[name], (len(sizes),), f"{where}.{name}") for name in COLUMNS if name in inputs}
+    columns: dict[str, Any] = {
+        name: _column(inputs[name], (len(sizes),), f"{where}.{name}") for name in COLUMNS if name in inputs
+    }
     scores_NK = scores if scores.ndim == 2 else scores.unsqueeze(-1)
     if "levels" in inputs:
         columns["levels"] = _levels(inputs["levels"], sizes.tolist(), f"{where}.levels")
@@ -95,7 +98,7 @@ def evaluate_scores(made: VectorBatch, batch: ScoreBatch, loss: Loss, step: Step
     Raises:
         InputError: values of another shape than one per list.
     """
-    output = loss(batch, step)
+    output = apply_loss(loss, batch, step)
     if output.values.shape != batch.sizes.shape:
         shape = tuple(output.values.shape)
         raise InputError(f"{who} gave values of shape {shape}; expected ({len(batch.sizes)},)")

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nashtune.apply_loss import apply_loss
 from nashtune.errors import InputError
 from nashtune.evaluation.vector_results import CaseResult, Output
 from nashtune.evaluation.vector_rollouts import per_completion
 from nashtune.evaluation.watched import watch
 from nashtune.interfaces import KLController, Loss, LossOutput, RolloutBatch, Step
+from nashtune.kl.asked import asked_beta, asked_report
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,10 +55,10 @@ def evaluate_rollouts(
         if kl is not None:
             seen = watch(before, read, place, loss.vector_inputs)
             assert isinstance(seen, RolloutBatch)
-            beta = kl.beta(seen)
+            beta = asked_beta(kl, seen)
             score = kl.reward(seen, beta)
             step = replace(step, beta=beta)
-            further |= {"beta": beta, "score": score, **kl.report(before, beta)}
+            further |= {"beta": beta, "score": score, **asked_report(kl, before, beta)}
             before = replace(before, score=score)
         seen = watch(before, read, place, loss.vector_inputs)
         assert isinstance(seen, RolloutBatch)
@@ -74,13 +76,13 @@ def evaluate_rollouts(
         parts = {"advantage": advantages.advantage, "target": advantages.target, "target_end": advantages.target_end}
         further |= {name: value for name, value in parts.items() if value is not None}
         further |= advantages.metrics
-    output = loss(watch(batch, read, place, loss.vector_inputs), step)
+    output = apply_loss(loss, watch(batch, read, place, loss.vector_inputs), step)
     if output.values.shape != batch.score.shape:
         shape, expected = tuple(output.values.shape), tuple(batch.score.shape)
         raise InputError(f"{who} gave values of shape {shape}; expected {expected}")
     further |= {"score": before.score, **output.metrics}
     return CaseResult(
-        _outputs(made, batch, loss, kl, step, output),
+        _outputs(made, batch, kl, step, output),
         _further(made, batch, loss, output, further),
         [name for name in sorted(made.given) if _is_standard(name, kl) and name not in read],
     )
@@ -96,7 +98,7 @@ def objective(values_S: Tensor, lengths_S: Tensor, loss: Loss) -> Tensor:
 
 
 def _outputs(
-    made: VectorBatch, batch: RolloutBatch, loss: Loss, kl: KLController | None, step: Step, output: LossOutput
+    made: VectorBatch, batch: RolloutBatch, kl: KLController | None, step: Step, output: LossOutput
 ) -> dict[str, Output]:
     found: dict[str, Output] = {"loss": output.values.tolist()}
     found |= {f"grad_{name}": value for name, value in _gradients(made, batch, output.values.sum()).items()}

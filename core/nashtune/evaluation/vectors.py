@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from nashtune.apply_loss import apply_loss
 from nashtune.errors import InputError, nearest
-from nashtune.evaluation.vector_inputs import STANDARD, VectorBatch, read_inputs
+from nashtune.evaluation.vector_inputs import VectorBatch, read_inputs
+from nashtune.evaluation.vector_logprobs import STANDARD
 from nashtune.evaluation.vector_results import CaseResult, Output
 from nashtune.evaluation.vector_rounds import play_rounds
 from nashtune.evaluation.vector_scores import evaluate_scores
@@ -32,6 +34,7 @@ from nashtune.interfaces import (
     ScoreBatch,
     Step,
 )
+from nashtune.kl.asked import asked_beta, asked_report
 from nashtune.oracles.chosen_by_run import RewardChosenByRun
 from nashtune.spec.model import SECTIONS
 from nashtune.spec.overrides import Override
@@ -104,20 +107,18 @@ def evaluate(spec: Spec, case: Mapping[str, Any], where: str = "case") -> CaseRe
         return evaluate_scores(made, made.batch, loss, step, spec.loss.name)
     read: set[str] = set()
     batch = watch(made.batch, read, f"{where}.inputs: {spec.loss.name}", loss.vector_inputs)
-    beta = kl.beta(batch) if kl is not None else None
-    output = loss(batch, _step(case.get("step", {}), beta, f"{where}.step"))
-    count = len(output.values) if output.values.ndim == 1 else -1
-    expected_count = _rows(made.batch)
+    beta = asked_beta(kl, batch) if kl is not None else None
+    output = apply_loss(loss, batch, _step(case.get("step", {}), beta, f"{where}.step"))
+    count, expected_count = len(output.values), _rows(made.batch)
     if count != expected_count:
-        shape = tuple(output.values.shape)
-        raise InputError(f"{spec.loss.name} gave values of shape {shape}; expected ({expected_count},)")
+        raise InputError(f"{spec.loss.name} gave values of shape ({count},); expected ({expected_count},)")
     grads = torch.autograd.grad(output.values.sum(), list(made.leaves.values()), allow_unused=True)
     outputs: dict[str, Output] = {"loss": output.values.tolist()}
     for (name, leaf), grad in zip(made.leaves.items(), grads, strict=True):
         outputs[f"grad_{name}"] = (torch.zeros_like(leaf) if grad is None else grad).tolist()
     further: dict[str, Output] = {**played, **{name: value.tolist() for name, value in output.metrics.items()}}
     if kl is not None and beta is not None:
-        report = kl.report(made.batch, beta)
+        report = asked_report(kl, made.batch, beta)
         further |= {"beta": beta.tolist(), **{name: value.tolist() for name, value in report.items()}}
         outputs |= {name: value.tolist() for name, value in kl.write_vector(made.batch, beta).items()}
         kl.observe({name: value.double().mean() for name, value in report.items()})

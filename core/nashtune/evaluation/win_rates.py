@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nashtune.evaluation.bootstrap import RATE, Resampling
 from nashtune.evaluation.both_orders import Probabilities, both_orders
-from nashtune.evaluation.pairwise import from_triangles, pairwise_means, quantiles
+from nashtune.evaluation.pairwise import from_triangles, means_over_others, weighted_means
+from nashtune.evaluation.plain import array, plain
+from nashtune.evaluation.rate_table import matrix_table
 from nashtune.interfaces.oracle import Prompt
 
 if TYPE_CHECKING:
@@ -88,34 +91,26 @@ class WinRates:
         counts = ("prompts", "identical", "disagreements", "unanswered", "resamples", "level")
         return {
             "policies": list(self.policies),
-            **{name: _plain(getattr(self, name)) for name in arrays},
+            **{name: plain(getattr(self, name)) for name in arrays},
             "comparisons": len(self.comparisons),
             **{name: getattr(self, name) for name in counts},
         }
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> WinRates:
+    def from_dict(cls, written: Mapping[str, Any]) -> WinRates:
         """Inverse of `as_dict`, without the single comparisons."""
-        found: dict[str, Any] = {name: np.array(plain[name], dtype=np.float64) for name in ARRAYS}
-        found |= {name: plain[name] for name in COUNTS}
-        return cls(policies=tuple(plain["policies"]), comparisons=(), **found)
+        found: dict[str, Any] = {name: array(written[name]) for name in ARRAYS}
+        found |= {name: written[name] for name in COUNTS}
+        return cls(policies=tuple(written["policies"]), comparisons=(), **found)
 
     def table(self) -> Table:
         """For the terminal: each cell is a win rate over its interval, coloured where the interval excludes 1/2."""
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table("row beats", title="win rates", caption=self.footnote(), caption_justify="left", show_lines=True)
-        for name in (*self.policies, "all others"):
-            table.add_column(Text(name), justify="center")
-        for i, name in enumerate(self.policies):
-            cells = [
-                Text("–", style="dim") if i == j else _cell(self.rates[i, j], self.low[i, j], self.high[i, j])
-                for j in range(len(self.policies))
-            ]
-            overall = _cell(self.average[i], self.average_low[i], self.average_high[i])
-            table.add_row(Text(name, style="bold"), *cells, overall)
-        return table
+        return matrix_table(
+            self.policies,
+            (self.rates, self.low, self.high),
+            (self.average, self.average_low, self.average_high),
+            caption=self.footnote(),
+        )
 
     def footnote(self) -> str:
         """How many prompts, which intervals, and what was counted on the way."""
@@ -142,7 +137,8 @@ def win_rates(
 ) -> WinRates:
     """Compare the answers of every two policies to the same prompts.
 
-    An interval is a percentile interval over resampled prompts; one of width zero says only that all prompts agreed.
+    Intervals are percentile intervals over resampled prompts, widened to those of Student's t; where all agreed,
+    they reach to Clopper and Pearson's end (`nashtune.evaluation.bootstrap`). Of one prompt there are none.
 
     Args:
         prompts: Held-out prompts (N), at least one.
@@ -162,21 +158,18 @@ def win_rates(
     forward, swapped = both_orders(prompts, answers, probabilities, asked)
     p = dict(zip(asked, 0.5 * (forward + 1.0 - swapped), strict=True))
     p_CN = np.array([[p.get((n, a, b), 0.5) for n in range(len(prompts))] for a, b in combinations(names, 2)])
-    rates_C, average_M = pairwise_means(p_CN, np.ones((1, len(prompts))), len(names))
-    # How often each prompt is drawn in each resample: the means of all resamples are then one matrix product.
-    counts_RN = np.random.default_rng(seed).multinomial(len(prompts), [1 / len(prompts)] * len(prompts), resamples)
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    resampled_RC, resampled_RM = pairwise_means(p_CN, counts_RN.astype(np.float64), len(names))
-    low_C, high_C = quantiles(resampled_RC, tails)
-    average_low, average_high = quantiles(resampled_RM, tails)
+    resampling = Resampling(1, len(prompts), resamples, level=level, seed=seed)
+    rates_RC = weighted_means(p_CN, resampling.weights_RK)  # all resamples in one matrix product
+    rates = resampling.estimate(rates_RC, RATE, (~np.isnan(p_CN)).sum(axis=1))
+    averages = resampling.estimate(means_over_others(rates_RC, len(names)), RATE)
     return WinRates(
         policies=names,
-        rates=from_triangles(rates_C[0], 1 - rates_C[0], len(names)),
-        low=from_triangles(low_C, 1 - high_C, len(names)),
-        high=from_triangles(high_C, 1 - low_C, len(names)),
-        average=average_M[0],
-        average_low=average_low,
-        average_high=average_high,
+        rates=from_triangles(rates.value, 1 - rates.value, len(names)),
+        low=from_triangles(rates.low, 1 - rates.high, len(names)),
+        high=from_triangles(rates.high, 1 - rates.low, len(names)),
+        average=averages.value,
+        average_low=averages.low,
+        average_high=averages.high,
         comparisons=tuple(
             Comparison(n, a, b, None if np.isnan(value) else float(value))
             for (a, b), values in zip(combinations(names, 2), p_CN, strict=True)
@@ -189,19 +182,3 @@ def win_rates(
         resamples=resamples,
         level=level,
     )
-
-
-def _plain(values: NDArray[np.float64]) -> list[Any]:
-    """Nested lists with None for NaN, which JSON does not have."""
-    if values.ndim > 1:
-        return [_plain(row) for row in values]
-    return [None if np.isnan(value) else float(value) for value in values]
-
-
-def _cell(rate: float, low: float, high: float) -> Any:
-    from rich.text import Text
-
-    if np.isnan(rate):
-        return Text("–", style="dim")
-    style = "green" if low > 0.5 else "red" if high < 0.5 else ""
-    return Text.assemble((f"{rate:.3f}", f"bold {style}".strip()), "\n", (f"{low:.2f}–{high:.2f}", "dim"))

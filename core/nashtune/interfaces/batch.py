@@ -3,6 +3,7 @@
 Legend: B = pairs, E = examples (single completions), S = rollouts, L = ranked lists, N = sequences in a batch,
 K = members of an ensemble, T = positions, M = completion tokens.
 Log-probs are sums over completion tokens, EOS included, in nats, unless a name says otherwise.
+What a loss is given and gives ends with [shape; unit; when it is there]: the tables of docs/extend are made of it.
 """
 
 from __future__ import annotations
@@ -29,9 +30,8 @@ class TokenBatch:
     """Token ids of a micro-batch, right-padded; what leaves the collate function and enters an engine.
 
     For `kind="pairs"` the N = 2B sequences are B chosen followed by B rejected. For `kind="examples"` they are E
-    examples
-    followed by E mismatched ones (prompt i with the next completion of another prompt), as KTO's KL estimate needs. For
-    `kind="rollouts"` they are N completions that the policy drew itself. For `kind="ranked"` they are the
+    examples followed by E mismatched ones (prompt i with the next completion of another prompt), as KTO's KL estimate
+    needs. For `kind="rollouts"` they are N completions that the policy drew itself. For `kind="ranked"` they are the
     completions of L prompts, each prompt's together and best first.
 
     Args:
@@ -47,6 +47,8 @@ class TokenBatch:
         variance: Variance of the oracle's reward of each completion (N,), where it knows it.
         margin: By how much chosen should win, >= 0, in the units of a reward (B,).
         sizes: Completions of each ranked list (L,).
+        counts: Numbers on the host, where the batch was counted there: completions of each ranked list (L,), or
+            completion tokens of each rollout (N,).
         levels: Place of each completion in its ranked list, 0 for the best and the same where scores are equal (N,);
             absent: all differ.
         share: Weight of each row in the loss of each ensemble member (B, K) or (L, K); absent: 1.
@@ -73,6 +75,7 @@ class TokenBatch:
     variance: Tensor | None = None
     margin: Tensor | None = None
     sizes: Tensor | None = None
+    counts: tuple[int, ...] | None = None
     levels: Tensor | None = None
     share: Tensor | None = None
     finished: Tensor | None = None
@@ -89,10 +92,17 @@ class TokenBatch:
 
     def to(self, device: torch.device | str, **kwargs: Any) -> TokenBatch:
         """The same batch on another device (Lightning moves a batch by calling this)."""
-        moved = {name: value.to(device, **kwargs) for name, value in vars(self).items() if hasattr(value, "to")}
-        tokens = {name: value.to(device, **kwargs) for name, value in self.per_token.items()}
-        known = {name: value.to(device, **kwargs) for name, value in self.known.items()}
-        return replace(self, **moved, per_token=tokens, known=known)
+        return self._each(lambda part: part.to(device, **kwargs))
+
+    def pin_memory(self) -> TokenBatch:
+        """The same batch in memory of the host that a CUDA device reads by itself: nobody waits for such a copy."""
+        return self._each(lambda part: part.pin_memory())
+
+    def _each(self, change: Callable[[Any], Any]) -> TokenBatch:
+        parts = {name: change(value) for name, value in vars(self).items() if hasattr(value, "pin_memory")}
+        tokens = {name: change(value) for name, value in self.per_token.items()}
+        known = {name: change(value) for name, value in self.known.items()}
+        return replace(self, **parts, per_token=tokens, known=known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +125,8 @@ class Anchor:
     """A frozen distribution's log-probs of the same completions; no gradient flows through them.
 
     Args:
-        chosen: Summed log-probs of the chosen completions (B,).
-        rejected: Summed log-probs of the rejected completions (B,).
+        chosen: Summed log-probs of the chosen completions [(B,); nats; always].
+        rejected: Summed log-probs of the rejected completions [(B,); nats; always].
     """
 
     chosen: Tensor
@@ -128,18 +138,23 @@ class PairBatch:
     """What a pairwise loss sees.
 
     Args:
-        policy_chosen: log pi(y_w|x), with gradient (B,).
-        policy_rejected: log pi(y_l|x), with gradient (B,).
-        len_chosen: Completion tokens of y_w, EOS included (B,).
-        len_rejected: Completion tokens of y_l, EOS included (B,).
-        anchors: Log-probs under the spec's references, by the name the spec gives them (`ref`, `aux`, ...).
-        p_chosen: P(y_w > y_l), in [0, 1] (B,); None means every label is certain.
-        win_rate_chosen: Estimate of P(y_w > pi) against the policy that drew the pair, in [0, 1] (B,).
-        win_rate_rejected: The same of y_l.
-        variance_chosen: Variance of the reward of y_w (B,), where the oracle knows it.
-        variance_rejected: The same of y_l.
-        statistics_chosen: Sums over y_w of the KL controller's per-token statistics, by name (B,).
-        statistics_rejected: The same over y_l (B,).
+        policy_chosen: log pi(y_w|x), with gradient [(B,); nats; always].
+        policy_rejected: log pi(y_l|x), with gradient [(B,); nats; always].
+        len_chosen: Length of y_w, EOS included [(B,); tokens; always].
+        len_rejected: Length of y_l, EOS included [(B,); tokens; always].
+        anchors: Log-probs under the spec's references, by the name the spec gives them (`ref`, `aux`, ...), without
+            gradient [`Anchor`: (B,) each; nats; names in `anchors` of the class].
+        p_chosen: P(y_w > y_l), from 0 to 1; None: every label is certain [(B,); probability; soft labels; the loss
+            declares `uses_p_chosen`].
+        win_rate_chosen: Estimate of P(y_w > pi) against the policy that drew the pair, from 0 to 1 [(B,); probability;
+            games whose pairing gives it; the loss declares `uses_win_rates`].
+        win_rate_rejected: The same of y_l [(B,); probability; as `win_rate_chosen`].
+        variance_chosen: Variance of the reward of y_w [(B,); reward squared; games whose oracle gives it; declare
+            `uses_variance`].
+        variance_rejected: The same of y_l [(B,); reward squared; as `variance_chosen`].
+        statistics_chosen: Sums over the tokens of y_w of the KL controller's per-token statistics, by name, without
+            gradient [(B,) each; the statistic's; names in `statistics` of the spec's controller].
+        statistics_rejected: The same over y_l [(B,) each; the statistic's; as `statistics_chosen`].
     """
 
     policy_chosen: Tensor
@@ -166,12 +181,14 @@ class ExampleBatch:
     """What an unpaired loss sees.
 
     Args:
-        policy: log pi(y|x), with gradient (E,).
-        length: Completion tokens, EOS included (E,).
-        desirable: True where the completion is desirable (E,).
-        anchors: log pi_anchor(y|x) by name (E,).
-        policy_mismatched: log pi(y'|x) of another example's completion y', without gradient (E,).
-        anchors_mismatched: log pi_anchor(y'|x) by name (E,).
+        policy: log pi(y|x), with gradient [(E,); nats; always].
+        length: Length of y, EOS included [(E,); tokens; always].
+        desirable: True where the completion is desirable [(E,); true or false; always].
+        anchors: log pi_anchor(y|x), by the name the spec gives it, without gradient [(E,) each; nats; names in
+            `anchors` of the class].
+        policy_mismatched: log pi(y'|x) of another example's completion y', without gradient [(E,); nats; always in
+            training].
+        anchors_mismatched: log pi_anchor(y'|x), by name [(E,) each; nats; as `anchors`].
     """
 
     policy: Tensor
@@ -195,11 +212,11 @@ class Step:
     """What a loss may know besides the batch.
 
     Args:
-        beta: From the KL controller: a scalar, one value per pair (B,) or rollout (S,), or, for a loss with
-            `beta_per_side`, (B, 2) for chosen and rejected; None where the spec says `kl: none`.
-        mean_over_ranks: Averages a tensor over data-parallel ranks; the identity on one rank.
-        round: Round of the game, from 1; 1 in an offline method.
-        scale: How many of the method's steps this update takes at once (`Update.step_scale`).
+        beta: From the KL controller. With `beta_per_side`, (B, 2) for chosen and rejected; None where the spec says
+            `kl: none` [a scalar, (B,), (E,) or (S,); reward per nat; `uses_beta`].
+        mean_over_ranks: Averages a tensor over data-parallel ranks; the identity on one rank [a function; -; always].
+        round: Round of the game, from 1; 1 in an offline method [a number; rounds; always].
+        scale: How many of the method's steps this update takes at once (`Update.step_scale`) [a number; steps; always].
     """
 
     beta: Tensor | None = None
@@ -213,19 +230,23 @@ class LossOutput:
     """Result of a loss.
 
     Args:
-        values: One value per pair (B,), example (E,), rollout (S,) or list (L,), with gradient. The objective is their
-            mean over the rows of the optimiser step, or their sum divided by its tokens: see `Loss.mean_over`.
+        values: With gradient, in the dtype of the log-probs or scores. The objective is their mean over the rows of the
+            optimiser step, or their sum divided by its tokens: see `Loss.mean_over` [(B,), (E,), (S,) or (L,); the
+            loss's; required].
         reward_chosen: Implicit reward of the chosen (or desirable) completions, or the score of the best one, detached;
-            for accuracy and margin. None where rows are not compared.
+            for accuracy and margin [as `values`; reward; where rows are compared].
         reward_rejected: Implicit reward of the rejected (or undesirable) completions, or the score of the worst one,
-            detached.
-        metrics: Further values to log, detached: one per row, one per completion token (M,), or scalars. What is logged
-            is their mean over the optimiser step's rows, or tokens.
-        scores: Of a loss that reads scores, what it read (N, K), detached. Set for it, for evaluation.
+            detached [as `values`; reward; where rows are compared].
+        desirable: Whether each example is desirable: then both rewards have a value for each example, and only that of
+            its own side counts. Absent: every value of the two counts [(E,); true or false; optional, of examples].
+        metrics: Further values to log, detached, by name. What is logged is their mean over the rows, or tokens, of the
+            logging interval [as `values`, (M,) or a scalar each; any; optional].
+        scores: Of a loss that reads scores, what it read, detached; for evaluation [(N, K); reward; set for the loss].
     """
 
     values: Tensor
     reward_chosen: Tensor | None = None
     reward_rejected: Tensor | None = None
+    desirable: Tensor | None = None
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
     scores: Tensor | None = None

@@ -9,10 +9,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from nashtune.interfaces.loss import Loss
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nashtune.interfaces.batch import LossBatch
+    from nashtune.interfaces.batch import LossBatch, RowKind
     from nashtune.interfaces.rollouts import RolloutBatch
 
 
@@ -24,8 +26,8 @@ class KLController(ABC):
             empty, the reference `ref` must be live (it must give logits) and `token_statistics` is called per tile.
         uses_variance: Whether β depends on the variance of the rewards, so that the oracle must know it.
         beta_per_side: Whether β of a pair differs between chosen and rejected, so that the loss must take it so.
-        needs_rollouts: Whether it is moved by what the policy's own completions show, so that only a policy gradient
-            can use it.
+        rows: Kinds of rows that it gives β for, as `Loss.rows` names them, such as `("pairs",)`; empty: any. A loss on
+            other rows is refused before anything is loaded. One that reads `statistics` works on pairs alone.
         anchors: Names of the references whose log-probs it reads.
         compares_rows: Whether β of a pair depends on the pairs beside it, so that a micro-batch is one pass.
         vector_inputs: Further inputs that a conformance vector may give, by name (see `read_vector`).
@@ -34,7 +36,7 @@ class KLController(ABC):
     statistics: ClassVar[tuple[str, ...]] = ()
     uses_variance: ClassVar[bool] = False
     beta_per_side: ClassVar[bool] = False
-    needs_rollouts: ClassVar[bool] = False
+    rows: ClassVar[tuple[RowKind, ...]] = ()
     anchors: ClassVar[tuple[str, ...]] = ()
     vector_inputs: ClassVar[tuple[str, ...]] = ()
     compares_rows: ClassVar[bool] = False
@@ -80,7 +82,7 @@ class KLController(ABC):
         return None
 
     def observe_round(self, means: Mapping[str, float], completions: int) -> None:
-        """Called once after each update on rollouts.
+        """Called once after each update on rollouts that have rewards.
 
         Args:
             means: Of `report`, over all of the update's completions, as they were before its first step.
@@ -109,6 +111,7 @@ class KLController(ABC):
         return {}
 
 
-def watches(controller: KLController) -> bool:
-    """Whether a controller reads what happened at an optimiser step."""
-    return type(controller).observe is not KLController.observe
+def watches(part: KLController | Loss) -> bool:
+    """Whether a controller or a loss reads what happened at an optimiser step."""
+    interface = KLController if isinstance(part, KLController) else Loss
+    return type(part).observe is not interface.observe

@@ -8,6 +8,7 @@ Legend: N = sequences, T = positions, M = completion tokens, F = positions of a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -88,10 +89,17 @@ class Layout:
 
     def to(self, device: torch.device | str, **kwargs: Any) -> Layout:
         """The same on another device; what was counted stays on the host."""
-        packed = None if self.packed is None else replace(self.packed, **_moved(self.packed, device, kwargs))
-        return replace(self, **_moved(self, device, kwargs), packed=packed)
+        return self._each(lambda part: part.to(device, **kwargs))
+
+    def pin_memory(self) -> Layout:
+        """The same in memory of the host that a CUDA device reads by itself."""
+        return self._each(lambda part: part.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Layout:
+        packed = None if self.packed is None else replace(self.packed, **_changed(self.packed, change))
+        return replace(self, **_changed(self, change), packed=packed)
 
 
-def _moved(value: Layout | Packed, device: torch.device | str, kwargs: dict[str, Any]) -> dict[str, Any]:
+def _changed(value: Layout | Packed, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
     parts = {field.name: getattr(value, field.name) for field in fields(value)}
-    return {name: part.to(device, **kwargs) for name, part in parts.items() if hasattr(part, "new_empty")}
+    return {name: change(part) for name, part in parts.items() if hasattr(part, "new_empty")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,8 +38,13 @@ class Loss(ABC):
         mixes: Whether `reference_weight` may be above 0, so that the sampler must mix.
         vector_inputs: Further inputs that a conformance vector may give, by name (see `read_vector`).
         compares_rows: Whether a row's value depends on the rows beside it, so that a micro-batch is one pass.
+        detaches: Whether it holds something constant on purpose that depends on the policy (a stop-gradient), so that
+            its gradient is not the slope of its values. The contract checks read it.
         mean_over: What the sum of the values is divided by: the "rows" of the optimiser step, or all their completion
             "tokens", of rollouts only (then a value is a sum over its row's tokens). An instance may set it.
+        reward_unit: What its implicit rewards are measured in, as people read it below a curve, such as "τ · nats per
+            token". Empty: β · nats where a KL controller gives β, scores where it reads scores, else not known. An
+            instance may set it.
         critic_init: Where a critic starts: "zero", a linear head on the policy's trunk, or "reward_model", a copy of
             the oracle's model. An instance may set it from an argument; read where `uses_values`.
     """
@@ -60,12 +65,31 @@ class Loss(ABC):
     mixes: ClassVar[bool] = False
     vector_inputs: ClassVar[tuple[str, ...]] = ()
     compares_rows: ClassVar[bool] = False
+    detaches: ClassVar[bool] = False
     mean_over: Literal["rows", "tokens"] = "rows"
+    reward_unit: str = ""
     critic_init: Literal["zero", "reward_model"] = "zero"
 
     @abstractmethod
     def __call__(self, batch: LossBatch, step: Step) -> LossOutput:
         """Values per row, in the dtype of the log-probs or scores."""
+
+    def observe(self, means: Mapping[str, Tensor]) -> None:
+        """Called once after each optimiser step with the means of what it reported over its rows, on all ranks.
+
+        They are float64 scalars on the device of the step: `loss`, the implicit rewards and the metrics, by name; what
+        had no value in the step is not there. The place for running means. In reinforcement learning too: there
+        `judged` and `advantages`, asked once before an update, see the state from before its first step.
+        """
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs: numbers only."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        return None
 
     def judged(self, batch: RolloutBatch) -> Tensor:
         """The oracle's score after what the method does to completions that did not end by themselves (S,).

@@ -97,7 +97,11 @@ class Oracle:
         return None
 
     def counts(self) -> Mapping[str, int]:
-        """What happened since the start, for the report: calls, cache hits, parse failures, ..."""
+        """What happened since the start, for the report: calls, cache hits, parse failures, ...
+
+        Numbers that only grow: the run keeps what each part of its rounds has added, so that its report counts every
+        attempt.
+        """
         return {}
 
 

@@ -79,6 +79,14 @@ class Sampler(ABC):
     completions: int
     max_new_tokens: int
 
+    def prepare(self) -> None:
+        """Called once before the policy's weights are loaded: look at files, packages and endpoints here.
+
+        Raises:
+            InputError: the sampler cannot work.
+        """
+        return None
+
     @abstractmethod
     def attach(self, surroundings: Surroundings) -> None:
         """Called once when the policy is loaded, before `sync`."""

@@ -26,7 +26,7 @@ from nashtune.rl.estimators import drawn, per_completion
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nashtune.interfaces.batch import LossBatch
+    from nashtune.interfaces.batch import LossBatch, RowKind
     from nashtune.interfaces.rollouts import RolloutBatch
 
 CLIP = 0.2
@@ -49,7 +49,7 @@ class AdaptiveKL(KLController):
         gain: `horizon`: completions of the update / horizon (code). `constant`: 0.1 (paper, from memory).
     """
 
-    needs_rollouts: ClassVar[bool] = True
+    rows: ClassVar[tuple[RowKind, ...]] = ("rollouts",)
     anchors: ClassVar[tuple[str, ...]] = ("ref",)
 
     def __init__(

@@ -29,7 +29,8 @@ def scalar_beta(value: float, batch: LossBatch) -> Tensor:
         case _:
             logp = batch.token_logp
     # A bf16 β would be off by up to 0.4 %: 0.1 becomes 0.1001.
-    return torch.tensor(value, dtype=torch.promote_types(logp.dtype, torch.float32), device=logp.device)
+    # Filled where it is needed: a tensor that is made on the host and copied would make the host wait.
+    return torch.full((), value, dtype=torch.promote_types(logp.dtype, torch.float32), device=logp.device)
 
 
 class FixedKL(KLController):

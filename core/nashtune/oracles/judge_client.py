@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nashtune.errors import InputError, nearest
+from nashtune.notes import note
 from nashtune.oracles.judge_http import TRY_AGAIN, endpoint, listed_models, retry_after, said, transport_errors
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ class ChatClient:
         Raises:
             InputError: it does not.
         """
+        if self._key_name:
+            note(f"oracle judge: the key in {self._key_name} is sent to {self.base}")
         with self:
             self._check(options)
 
@@ -154,7 +157,7 @@ class ChatClient:
         if response.status_code != 200:
             raise InputError(self._refused(response))
         try:
-            return str(response.json()["choices"][0]["message"].get("content") or "")
+            return self._clean(str(response.json()["choices"][0]["message"].get("content") or ""))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise _TryAgain(f"an answer that is no chat completion: {self._body(response)}") from error
 
@@ -180,7 +183,8 @@ class ChatClient:
         return f"oracle judge: {self.base} refuses the model {self.model!r}: HTTP {code}: {self._body(response)}{hint}"
 
     def _body(self, response: httpx2.Response) -> str:
-        text = " ".join(response.text.split())
-        if self._key_name:
-            text = text.replace(self._key(), "***")  # some servers quote what they were sent
-        return text[:200] or "(empty)"
+        return self._clean(" ".join(response.text.split()))[:200] or "(empty)"
+
+    def _clean(self, text: str) -> str:
+        """Without the key: some servers quote what they were sent, and answers and messages are written down."""
+        return text.replace(self._key(), "***") if self._key_name else text

@@ -42,7 +42,7 @@ class MatrixOracle(PreferenceOracle):
             InputError: no such game or file, or it has another number of actions.
         """
         if self._matrix is None:
-            from nashtune.games.matrices import find_game
+            from nashtune.games.find import find_game
 
             try:
                 given = find_game(self.game).matrix

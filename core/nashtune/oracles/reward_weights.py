@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nashtune.errors import InputError
+from nashtune.models.code import check_weights, may_run_code
 from nashtune.models.loading import readable
 from nashtune.models.locate import TOKENIZER_MODELS, ModelFolder, locate, read_json, resolve_export
 from nashtune.models.preflight import check_vocabulary
@@ -52,10 +53,8 @@ def check_reward_folder(path: str, option: str) -> RewardFolder:
     rows = head_rows(files.path, option)
     own = next((rows[name] for name in OUTPUTS if name in rows), None)
     declared = None if files.is_adapter and own is not None else _declared_outputs(files, option, path)
-    weights = [file for file in files.weight_files() if file.parent == files.path]
-    if not weights:
-        raise InputError(f"{option}: {files.path} holds no weights (*.safetensors or *.bin)")
-    if not rows and not files.is_adapter and any(file.suffix == ".safetensors" for file in weights):
+    check_weights(files, option)
+    if not rows and not files.is_adapter:
         raise InputError(
             f"{option}: {path} has no score head: its weights lack score.weight, and transformers would fill it with "
             "random numbers; save the reward model with its head"
@@ -98,7 +97,8 @@ def _declared_outputs(files: ModelFolder, option: str, path: str) -> int:
     from transformers import AutoConfig
 
     with readable(files.base, option):
-        return int(AutoConfig.from_pretrained(files.base, local_files_only=True).num_labels)
+        trust = may_run_code(files.base)
+        return int(AutoConfig.from_pretrained(files.base, local_files_only=True, trust_remote_code=trust).num_labels)
 
 
 def head_rows(folder: Path, option: str) -> dict[str, int]:
@@ -127,11 +127,22 @@ def load_classifier(folder: ModelFolder, dtype: torch.dtype, option: str, **sett
     Raises:
         InputError: the weights cannot be read, or the head has some that would not be used.
     """
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModelForSequenceClassification
 
+    trust = may_run_code(folder.base)
     with readable(folder.base, option):
+        config = AutoConfig.from_pretrained(folder.base, local_files_only=True, trust_remote_code=trust)
+        known = AutoModelForSequenceClassification._model_mapping.get(type(config), None)
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder.base, dtype=dtype, local_files_only=True, output_loading_info=True, **settings
+            folder.base,
+            dtype=dtype,
+            # always said, or the model's config would choose: another than these may be fetched from the hub
+            attn_implementation="sdpa" if getattr(known, "_supports_sdpa", False) else "eager",
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=trust,
+            use_safetensors=True,
+            **settings,
         )
     if unread := sorted(name for name in info["unexpected_keys"] if name.startswith(HEADS)):
         raise InputError(  # a head trained with a bias loses it in a class without one, and every score moves

@@ -19,7 +19,7 @@ class Tournament(Pairing):
 
     Neighbours meet first. Then winners play winners until one has won every match, and losers play losers until one has
     lost every match; with P exactly 1/2 the first one wins. At last these two meet, and they are a pair only if the
-    winner wins again, P above 1/2; anything else is counted as inconsistent.
+    winner wins again, P above 1/2. P of exactly 1/2 is counted as a tie, and less as inconsistent.
     """
 
     def compare(self, n: int, random: np.random.Generator) -> Comparisons:
@@ -60,7 +60,7 @@ class Tournament(Pairing):
             return unparsed
         if answers[0] > 0.5:
             return Pairs(pairs=(Paired(chosen=winners[0], rejected=losers[0], p_chosen=answers[0]),), dropped={})
-        return Pairs(pairs=(), dropped={"inconsistent": 1})
+        return Pairs(pairs=(), dropped={"tie" if answers[0] == 0.5 else "inconsistent": 1})
 
 
 def _neighbours(entrants: Sequence[int]) -> list[Match]:

@@ -16,6 +16,19 @@ from nashtune.errors import InputError
 from nashtune.logprobs.head import base_model
 
 
+def numbers_of(prompts: Sequence[Sequence[int]], indices: Sequence[int] | None) -> Sequence[int]:
+    """The prompts' numbers in the whole prompt set, as `Sampler.sample` takes them: `indices`, or 0, 1, ...
+
+    Raises:
+        ValueError: there are not as many indices as prompts.
+    """
+    if indices is None:
+        return range(len(prompts))
+    if len(indices) != len(prompts):
+        raise ValueError(f"{len(indices)} indices for {len(prompts)} prompts")
+    return indices
+
+
 def check_fits(prompts: Sequence[Sequence[int]], numbers: Sequence[int], new_tokens: int, context: int | None) -> None:
     """Refuse prompts that nothing can be drawn behind.
 

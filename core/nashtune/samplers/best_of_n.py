@@ -12,6 +12,7 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveIn
 from nashtune.errors import InputError
 from nashtune.interfaces.sampler import Completion, Sampler, Surroundings
 from nashtune.interfaces.schedule import Role
+from nashtune.samplers.batching import numbers_of
 from nashtune.samplers.policy import PolicySampler
 
 
@@ -90,7 +91,7 @@ class BestOfNSampler(Sampler):
         drawn = self._inner.sample(
             prompts, n * self.n, seed=seed, round=round, indices=indices, reference_weight=reference_weight
         )
-        numbers = range(len(prompts)) if indices is None else indices
+        numbers = numbers_of(prompts, indices)
         winners = []
         for start in range(0, len(drawn), self.n):
             group = drawn[start : start + self.n]

@@ -15,13 +15,14 @@ from nashtune.interfaces.sampler import Completion, Sampler, Surroundings
 from nashtune.interfaces.schedule import Role
 from nashtune.models.mode import frozen_mode
 from nashtune.models.policy import HFPolicy
-from nashtune.samplers.batching import batches, check_fits
+from nashtune.samplers.batching import batches, check_fits, numbers_of
 from nashtune.samplers.decode import Settings, decode
 from nashtune.samplers.decode_casts import kept_casts
 from nashtune.samplers.decode_generate import decode_generate
 from nashtune.samplers.decode_model import Runner, Start
 from nashtune.samplers.decode_support import obstacle
 from nashtune.samplers.noise import stream_seed, uniforms
+from nashtune.samplers.packed_weights import packed_weights
 from nashtune.samplers.stops import Ends, check_stop, eos_tokens
 
 Request = tuple[int, int]  # (prompt, k)
@@ -101,9 +102,7 @@ class LiveSampler(Sampler):
             InputError: a prompt is empty or does not fit into the model's context with `max_new_tokens`, the mixture
                 that is asked for cannot be drawn from, or the model's log-probs are not finite.
         """
-        numbers = range(len(prompts)) if indices is None else indices
-        if len(numbers) != len(prompts):
-            raise ValueError(f"{len(numbers)} indices for {len(prompts)} prompts")
+        numbers = numbers_of(prompts, indices)
         model, weight = self._model(), self._weight(reference_weight)
         check_fits(
             prompts, numbers, self.max_new_tokens, context=getattr(model.config, "max_position_embeddings", None)
@@ -160,7 +159,8 @@ class LiveSampler(Sampler):
         places: dict[tuple[int, ...], int] = {}  # prompts that are equal are computed once
         prompt_of_row = [places.setdefault(tuple(prompts[i]), len(places)) for i, _ in batch]
         start = self._start(weight, model.device)
-        with kept_casts([model, *([start[0]] if start else [])]):
+        decoded = [model, *([start[0]] if start else [])]
+        with packed_weights(decoded, len(batch)), kept_casts(decoded):
             if obstacle(model, prompts[batch[0][0]]):
                 rows = decode_generate(model, start, list(places), prompt_of_row, uniform_RM, settings)
             else:

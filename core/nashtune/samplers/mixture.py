@@ -101,9 +101,9 @@ def start_logits(policy: HFPolicy) -> Start:
 
     With a fresh LoRA adapter it is the policy's own module with the adapter switched off. (peft's `get_base_model()`
     would not do: the adapter's layers stay active in it.) Otherwise it is a second model, read anew, for in a resumed
-    run the live one holds other weights.
+    run the live one holds other weights. So it is where the policy is cut up, too: ranks sample each for itself.
     """
-    if policy.adapter == "fresh":
+    if policy.adapter == "fresh" and policy.sharding is None:
         model = policy.loaded()
         return model, model.disable_adapter
     return freeze(policy.starting_model().model), nullcontext

@@ -13,6 +13,7 @@ from nashtune.errors import InputError
 from nashtune.interfaces.sampler import Completion, Sampler, Surroundings
 from nashtune.interfaces.schedule import Role
 from nashtune.models.policy import HFPolicy
+from nashtune.samplers.batching import numbers_of
 from nashtune.samplers.recorded_file import FileSource
 from nashtune.samplers.recorded_journal import JournalSource
 from nashtune.samplers.stops import eos_tokens
@@ -95,9 +96,7 @@ class RecordedSampler(Sampler):
             InputError: the round, a prompt or some of its completions were not recorded, a prompt is another, or a
                 completion is too long.
         """
-        numbers = range(len(prompts)) if indices is None else indices
-        if len(numbers) != len(prompts):
-            raise ValueError(f"{len(numbers)} indices for {len(prompts)} prompts")
+        numbers = numbers_of(prompts, indices)
         source = self._opened()
         found: list[Completion] = []
         for i, (number, prompt) in enumerate(zip(numbers, prompts, strict=True)):

@@ -5,29 +5,56 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 
 from nashtune.errors import InputError
 from nashtune.interfaces.oracle import Judgement, Scored
 from nashtune.interfaces.sampler import Completion
 from nashtune.interfaces.schedule import Role
 from nashtune.journal.records import judgements_name, read_completions, read_judgements, read_scores, scores_name
-from nashtune.journal.store import Journal
+from nashtune.journal.store import NEXT_STEP, Journal
 from nashtune.samplers.recorded_file import different
 
 PROMPTS = "prompts"
-"""Table of a round: number and token ids of its prompts."""
+"""Table of a round: number and token ids of its prompts, and the part of the journal that each belongs to."""
+TYPES = {"prompt": pa.int64(), "part": pa.int64(), "token_ids": pa.list_(pa.int64())}
 
 
-def write_prompts(journal: Journal, round: int, numbers: Sequence[int], prompts: Sequence[Sequence[int]]) -> None:
+def write_prompts(
+    journal: Journal, round: int, parts: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]]
+) -> None:
     """Finishes the table of a round's prompts, so that a replay can tell whether it has the same ones.
 
     Args:
         journal: The run's.
         round: From 1.
-        numbers: Of the prompts in the whole prompt set.
-        prompts: Their token ids.
+        parts: Numbers of the prompts in the whole prompt set, in the groups that are journalled together.
+        prompts: Token ids of the prompts, one part after another.
     """
-    journal.write_table(round, PROMPTS, {"prompt": list(numbers), "token_ids": [list(ids) for ids in prompts]})
+    numbers = [(number, part) for part, group in enumerate(parts) for number in group]
+    columns: dict[str, list[Any]] = {
+        "prompt": [number for number, _ in numbers],
+        "part": [part for _, part in numbers],
+        "token_ids": [list(ids) for ids in prompts],
+    }
+    journal.write_table(round, PROMPTS, {name: pa.array(values, TYPES[name]) for name, values in columns.items()})
+
+
+def read_prompts(journal: Journal, round: int) -> dict[str, list[Any]]:
+    """Columns of the table of a round's prompts.
+
+    Raises:
+        InputError: it is not there, or not as it was written: a number is missing, or a part has no prompts.
+    """
+    columns = journal.read_table(round, PROMPTS, TYPES)
+    parts, numbers = columns["part"], columns["prompt"]
+    whole = None not in numbers and None not in columns["token_ids"]
+    # so many parts are made as the largest number says: a table from elsewhere would fill the memory with them
+    if not whole or not all(part is not None and 0 <= part < len(parts) for part in parts):
+        raise InputError(f"{journal.folder}, round {round}: {PROMPTS}.parquet was altered; {NEXT_STEP}")
+    return columns
 
 
 class JournalSource:
@@ -83,7 +110,7 @@ class JournalSource:
             raise InputError(
                 f"{journal.folder}: no completions{of_opponents} in round {round}; it has those of rounds {rounds}"
             )
-        table = journal.read_table(round, PROMPTS)
+        table = read_prompts(journal, round)
         self._prompts = dict(zip(table["prompt"], table["token_ids"], strict=True))
         self._groups = {}
         for part in parts:
@@ -93,4 +120,5 @@ class JournalSource:
 
     def _parts(self, round: int, role: Role) -> list[int]:
         begin = f"completions-{role}-"
-        return sorted(int(name.removeprefix(begin)) for name in self._journal.names(round) if name.startswith(begin))
+        numbers = [name.removeprefix(begin) for name in self._journal.names(round) if name.startswith(begin)]
+        return sorted(int(number) for number in numbers if number.isdecimal())

@@ -7,19 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch.distributed as dist
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from nashtune.errors import InputError
 from nashtune.interfaces.sampler import Completion, Sampler, Surroundings
 from nashtune.interfaces.schedule import Role
 from nashtune.models.policy import HFPolicy
+from nashtune.ranks import together, world
+from nashtune.samplers.batching import numbers_of
 from nashtune.samplers.noise import stream_seed
 from nashtune.samplers.stops import check_stop, eos_tokens
 from nashtune.samplers.vllm_client import Connection
 from nashtune.samplers.vllm_engines import Drawn, Engine, Request, Settings
 from nashtune.samplers.vllm_fleet import Fleet, new_tag
 from nashtune.samplers.vllm_local import InProcessEngine
+from nashtune.samplers.vllm_options import check_engine_options
 from nashtune.samplers.vllm_probe import probe_ids, token_logp
 from nashtune.samplers.vllm_server import ServerEngine
 
@@ -49,7 +51,7 @@ class VLLMSampler(Sampler):
         servers: `http://HOST:PORT` of each server; they must see the run folder under the same path.
         engine: Servers, or `vllm.LLM` in this process, for a run of one process.
         engine_options: Further arguments of `vllm.LLM`, such as `{gpu_memory_utilization: 0.4}`; in_process only.
-        concurrent: Requests under way at each server.
+        concurrent: Requests under way at each server, of all processes together.
         timeout: Seconds until a request that brings no answer counts as failed.
         retries: Further attempts after a failed one; the waits between them double.
         backoff: Seconds before the second attempt.
@@ -86,6 +88,7 @@ class VLLMSampler(Sampler):
             raise ValueError("servers: not used with engine: in_process; leave one of them out")
         if engine == "server" and engine_options:
             raise ValueError("engine_options: a server gets its options on its own command line")
+        check_engine_options(engine_options or {})
         if wrong := [url for url in servers or () if not url.startswith(("http://", "https://"))]:
             raise ValueError(f"servers: {wrong[0]!r} is no address; write http://HOST:PORT")
         if top_p == 0:
@@ -105,8 +108,19 @@ class VLLMSampler(Sampler):
         self.retries = int(retries)
         self.backoff = float(backoff)
         self.tolerance = tolerance
+        self._reached: list[ServerEngine] = []
         self._fleet: Fleet | None = None
         self._version = ""
+
+    def prepare(self) -> None:
+        """Reaches every server, and asks for its settings, which `attach` then knows.
+
+        Raises:
+            InputError: a server cannot be reached.
+        """
+        self._reached = [self._server(url, "Start it, and give the command again") for url in self.servers]
+        for server in self._reached:
+            server.facts()
 
     def attach(self, surroundings: Surroundings) -> None:
         """Reaches every engine and compares it with the live policy; one that answers otherwise is given the weights.
@@ -129,14 +143,20 @@ class VLLMSampler(Sampler):
             stop=self.stop,
             eos=eos_tokens(policy.loaded(), surroundings.tokenizer),
         )
-        if self.engine == "server":
-            engines = [self._server(url, advice) for url in self.servers]
-        else:
-            engines = [self._in_process(policy, folder / new_tag("attached"), advice)]
         probe = probe_ids(surroundings.tokenizer)
         self._version = ""
-        self._fleet = Fleet(engines, policy, folder=folder, probe=probe, settings=settings, tolerance=self.tolerance)
-        self._fleet.compare()
+        with together("sampler"):
+            if self.engine == "server":
+                engines: list[Engine] = []
+                for server in self._reached or [self._server(url, advice) for url in self.servers]:
+                    server.advise(advice)
+                    engines.append(server)
+                self._reached = []  # a later run asks anew: the servers may be others then
+            else:
+                engines = [self._in_process(policy, folder / new_tag("attached"), advice)]
+            fleet = Fleet(engines, policy, folder=folder, probe=probe, settings=settings, tolerance=self.tolerance)
+        self._fleet = fleet
+        fleet.compare()
 
     def sync(self, version: str, role: Role = "policy") -> None:
         """Saves the live weights, has every engine load them, and compares its answers with the policy's.
@@ -173,9 +193,7 @@ class VLLMSampler(Sampler):
                 f"sampler: `vllm` draws from the policy itself, but the method asks for a mixture in which the "
                 f"starting policy has weight {reference_weight:g}; set spec.sampler.name to mixture"
             )
-        numbers = range(len(prompts)) if indices is None else indices
-        if len(numbers) != len(prompts):
-            raise ValueError(f"{len(numbers)} indices for {len(prompts)} prompts")
+        numbers = numbers_of(prompts, indices)
         self._check(prompts, numbers, fleet.max_length)
         wanted = [(i, k) for i in range(len(prompts)) for k in range(n)]
         requests = [Request(prompt=prompts[i], seed=stream_seed(seed, round, numbers[i], k)) for i, k in wanted]
@@ -195,12 +213,12 @@ class VLLMSampler(Sampler):
             for (i, k), one in zip(wanted, drawn, strict=True)
         ]
 
-    def _server(self, url: str, advice: str) -> Engine:
+    def _server(self, url: str, advice: str) -> ServerEngine:
         connection = Connection(url, timeout=self.timeout, retries=self.retries, backoff=self.backoff, advice=advice)
-        return ServerEngine(connection, concurrent=self.concurrent)
+        return ServerEngine(connection, concurrent=max(1, self.concurrent // world()))
 
     def _in_process(self, policy: HFPolicy, folder: Path, advice: str) -> Engine:
-        if dist.is_initialized() and dist.get_world_size() > 1:
+        if world() > 1:
             raise InputError("sampler.engine: in_process serves a run of one process; start servers for several")
         policy.save_pretrained(folder, merged=True)
         dtype = DTYPES[policy.config.precision]

@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
-import torch.distributed as dist
-
 from nashtune.errors import InputError
 from nashtune.models.policy import HFPolicy
+from nashtune.ranks import everyone, rank, together
 from nashtune.samplers.vllm_engines import Drawn, Engine, Request, Settings
 from nashtune.samplers.vllm_probe import draw_difference, mismatch, tolerance_of, weights_difference
 
@@ -157,20 +156,14 @@ def new_tag(version: str) -> str:
 
 
 def on_rank_0(work: Callable[[], str]) -> str:
-    """What `work` returns on rank 0, on every rank; its InputError likewise.
+    """What `work` returns on rank 0, on every rank; where it fails, all ranks stop. Collective.
 
     Every rank arrives before it begins: none may still be drawing when weights change.
+
+    Raises:
+        InputError: on the other ranks, with what went wrong on rank 0.
     """
-    if not dist.is_initialized():
-        return work()
-    dist.barrier()
-    box: list[str | None] = [None, None]
-    if dist.get_rank() == 0:
-        try:
-            box[0] = work()
-        except InputError as error:
-            box[1] = str(error)
-    dist.broadcast_object_list(box, src=0)
-    if box[1] is not None:
-        raise InputError(box[1])
-    return str(box[0])
+    everyone(None)
+    with together("sampler"):
+        found = work() if rank() == 0 else ""
+    return str(everyone(found)[0])

@@ -28,9 +28,22 @@ class ServerEngine(Engine):
         self._http = connection
         self._concurrent = concurrent
         self._model = ""
+        self._facts: Facts | None = None
+
+    def advise(self, advice: str) -> None:
+        """From now on messages end with this."""
+        self._http.advice = advice
 
     def facts(self) -> Facts:
-        """Asks for the model's name, its longest sequence, its dtype and its kind of log-probs."""
+        """Asks for the model's name, its longest sequence, its dtype and its kind of log-probs, once.
+
+        vLLM takes seconds over its settings, every time.
+        """
+        if self._facts is None:
+            self._facts = self._ask()
+        return self._facts
+
+    def _ask(self) -> Facts:
         models = self._http.get("/v1/models")
         try:
             self._model = str(models["data"][0]["id"])

@@ -26,6 +26,19 @@ def test_all_of_them(capsys):
     assert capsys.readouterr().out.splitlines() == [f"{listed.name}: ok" for listed in list_specs()]
 
 
+def test_a_module_that_lacks_what_it_imports_is_found_without_being_imported(folder, capsys, monkeypatch):
+    text = "from nashtune.interfaces import Loss\nclass Mine(Loss):\n    def __call__(self, batch, step): ...\n"
+    (folder / "lacking_loss.py").write_text(f"import not_there_at_all\n{text}")
+    monkeypatch.syspath_prepend(folder)
+    words = ["check", "dpo", "--spec.loss", "lacking_loss.Mine", "--allow-import", "lacking_loss"]
+    assert main(words) == 2
+    file = folder / "lacking_loss.py"
+    said = f"loss 'lacking_loss.Mine': {file}:1: there is no module not_there_at_all; is its package installed?"
+    assert said in capsys.readouterr().err
+    file.write_text(text + "raise RuntimeError('imported')\n")
+    assert main(words) == 0  # what is there by its source is not imported
+
+
 def test_one_line_for_each_finding(folder, capsys):
     (folder / "mine.yaml").write_text("loss: {name: dpo, lable_smoothing: 0.1}\nkl:\n  name: fixed\n  beta: x\n")
     assert main(["check", "mine.yaml"]) == 2

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 import yaml
@@ -41,7 +42,8 @@ def test_test_and_predict_run_on_a_checkpoint(lab: Lab, capsys: pytest.CaptureFi
     assert "accuracy" in capsys.readouterr().out
     assert main(["predict", "--ckpt_path", checkpoint, "--data.test", "validation.jsonl"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
-    assert len(lines) == 6 and set(lines[0]) == {"row", "reward_chosen", "reward_rejected"}
+    assert len(lines) == 6
+    assert set(lines[0]) == {"row", "reward_chosen", "reward_rejected", "weights", "data", "made_by"}
 
 
 def test_the_saved_config_runs_again_and_gives_the_same(lab: Lab) -> None:
@@ -66,3 +68,11 @@ def test_print_config_prints_and_trains_nothing(lab: Lab, capsys: pytest.Capture
         main(["fit", "--spec", "dpo", "--config", str(lab.run_file), "--print_config"])
     assert stopped.value.code in (0, None)
     assert "label_smoothing: 0.0" in capsys.readouterr().out
+
+
+def test_a_strategy_that_is_none_is_not_imported(lab: Lab, refused: Callable[..., str]) -> None:
+    same = ("fit", "--spec", "dpo", "--config", str(lab.run_file), "--run_dir", "run")
+    for named in ("subprocess.Popen", "lightning.pytorch.strategies.Nothing"):
+        message = refused(*same, "--trainer.strategy", named)
+        assert f"trainer.strategy: {named} is no strategy, or not one that may be imported: that runs its" in message
+    assert not (lab.folder / "run").exists()

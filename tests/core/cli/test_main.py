@@ -9,7 +9,8 @@ import pytest
 
 import nashtune
 from nashtune.cli import main as front
-from nashtune.cli.main import HEAVY, LIGHTNING, THIN, main
+from nashtune.cli.commands import HEAVY, LIGHTNING, MODULES, THIN
+from nashtune.cli.main import main
 from nashtune.errors import CheckFailed
 from nashtune.spec import runoptions
 
@@ -27,9 +28,14 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"nashtune {nashtune.__version__}\n"
 
 
+def test_the_package_is_the_command_too():
+    done = subprocess.run([sys.executable, "-m", "nashtune", "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"nashtune {nashtune.__version__}\n"), done.stderr
+
+
 @pytest.mark.parametrize("name", [*THIN, *HEAVY])
 def test_the_summary_is_the_modules_own(name):
-    module = import_module(f"nashtune.cli.{name}")
+    module = import_module(f"nashtune.cli.{MODULES.get(name, name)}")
     assert {**THIN, **HEAVY}[name] == module.SUMMARY
 
 
@@ -170,3 +176,22 @@ def test_errors_have_no_traceback():
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("error: no spec is called 'dop'; did you mean 'dpo'?")
+
+
+@pytest.mark.parametrize("command", ["fit", "run", "compare", "ray"])
+def test_a_name_that_is_no_utf_8_is_refused_before_anything_is_made(command, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([command, "--spec", "dpo", "--run_dir", "caf\udce9"]) == 2
+    assert capsys.readouterr().err.startswith(r"error: --run_dir: caf\xe9 is no UTF-8, and a run writes down what")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_message_repeats_is_cut(capsys):
+    assert main(["check", "dpo", "--spec.kl.beta", "1" * 100_000]) == 2
+    said = capsys.readouterr().err
+    assert "spec.kl.beta" in said and "111... (100" in said and "characters)" in said and len(said) < 2000
+    long = "x " * 50_000
+    assert len(front._cut(f"begins {long} ends")) < front.MESSAGE + 100
+    assert front._cut(f"begins {long} ends").startswith("begins x") and front._cut(long + "ends").endswith("x ends")
+    path = "/".join(["folder"] * 200)
+    assert front._cut(path) == path

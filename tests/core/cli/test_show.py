@@ -25,7 +25,7 @@ def test_what_is_trained_with_the_origin_of_everything(capsys):
     assert (kl["name"], kl["plugin"]) == ("epsilon_dpo", "builtin")
     assert kl["file"].endswith("epsilon_dpo.py")
     assert kl["line"] > 1
-    assert kl["set_at"].endswith("epsilon_dpo.yaml:16")
+    assert kl["set_at"].endswith("epsilon_dpo.yaml:18")
     arguments = {argument["name"]: argument for argument in kl["arguments"]}
     assert arguments["epsilon"]["value"] == 0.01
     assert arguments["epsilon_step"] == {**arguments["epsilon_step"], "value": None, "set_at": "default"}

@@ -77,6 +77,8 @@ def test_unread_inputs_are_noted_on_stderr(tmp_path: Path, capsys):
         (["vectors", "dopo"], "did you mean 'dpo'"),
         (["vectors", "dpo", "--file", "none.json"], "none.json: no such file"),
         (["vectors", "dpo", "--fil", "x"], "did you mean '--file'"),
+        (["vectors", "dpo", "--spec.kl.beta", "1"], "--spec.kl.beta: vectors take no settings; a case sets its own in"),
+        (["vectors", "dpo", "--spec.kl.beta=1"], '"params": {"kl": {"beta": VALUE}}'),
     ],
 )
 def test_a_wrong_command_line_exits_2(arguments, message, capsys):
@@ -92,10 +94,72 @@ def test_a_wrong_input_name_exits_2_with_its_place(tmp_path: Path, capsys):
 
 def test_vectors_beside_a_spec_of_ones_own(tmp_path: Path, capsys):
     spec = tmp_path / "mine.yaml"
-    spec.write_text("base: dpo\nkl: {name: fixed, beta: 0.1}\n")
+    spec.write_text("base: dpo\nloss: {label_smoothing: 0.2}\n")
     assert main(["vectors", str(spec)]) == 2
-    assert "brings no vectors" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "mine.yaml: brings no vectors: there is no " in err and "mine.json, and the loss is not the one" in err
+    assert "of its base 'dpo': loss.label_smoothing is 0.2, and there 0.0. Write them, or give --file" in err
+    spec.write_text("base: dpo\nkl: {name: fixed, beta: 0.1}\n")
     (tmp_path / "vectors").mkdir()
     write(tmp_path / "vectors", expected={"loss": [LOSS]})
     assert main(["vectors", str(spec)]) == 0
     assert "mine: cases checked 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "kl"),
+    [
+        ("kl: {beta: 0.7}", ""),
+        ("kl: {name: epsilon_dpo, epsilon: 0.01, beta: 0.1}", "; of its kl, which is another one"),
+    ],
+)
+def test_vectors_of_the_base_are_run_where_the_loss_is_its_own(change, kl, tmp_path: Path, capsys):
+    spec = tmp_path / "mine.yaml"
+    spec.write_text(f"base: dpo\n{change}\n")
+    assert main(["vectors", str(spec)]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("mine: cases checked 5, largest difference") and out.endswith("ok\n")
+    assert "note: mine: no vectors of its own; the loss is that of its base 'dpo', whose are run" + kl in err
+
+
+def test_a_spec_without_base_and_vectors_says_so(tmp_path: Path, capsys):
+    spec = tmp_path / "mine.yaml"
+    spec.write_text("loss: dpo\nkl: {name: fixed, beta: 0.1}\nreferences: {ref: base}\n")
+    assert main(["vectors", str(spec)]) == 2
+    assert "mine.json, and it has no base. Write them, or give --file" in capsys.readouterr().err
+
+
+WRONG = """
+from nashtune.interfaces import KLController, Loss, LossOutput
+
+class FloatKL(KLController):
+    def __init__(self, *, beta: float = 0.1):
+        self._beta = beta
+
+    def beta(self, batch):
+        return self._beta
+
+class Detached(Loss):
+    def __init__(self, *, label_smoothing: float = 0.0): ...
+
+    def __call__(self, batch, step):
+        return LossOutput(values=(batch.policy_chosen - batch.policy_rejected).detach())
+"""
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("kl: {name: wrong_parts.FloatKL, beta: 0.1}", "kl FloatKL: beta() returns a tensor, a scalar or one number"),
+        ("loss: wrong_parts.Detached", "loss Detached: its values have no gradient, so nothing would be learned"),
+    ],
+)
+@pytest.mark.parametrize("command", ["vectors", "verify"])
+def test_a_component_that_gives_something_else_exits_2(command, part, said, tmp_path: Path, capsys, monkeypatch):
+    (tmp_path / "wrong_parts.py").write_text(WRONG)
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = tmp_path / "mine.yaml"
+    spec.write_text(f"base: dpo\n{part}\n")
+    options = ["--file", write(tmp_path)] if command == "vectors" else []
+    assert main([command, str(spec), *options, "--allow-import", "wrong_parts"]) == 2
+    assert said in capsys.readouterr().err

@@ -62,3 +62,17 @@ def test_other_runs_show_what_they_did_before(tmp_path: Path, panels: dict[str, 
     draw_curves(Metrics({"train/loss": [(1, 0.7)]}), tmp_path / "curves.png", title="dpo")
     assert list(panels) == ["Loss", "Preference accuracy", "Implicit reward margin", "KL control"]
     assert not list(tmp_path.glob(".*partial*"))
+
+
+def test_a_loss_has_no_unit_of_another_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DPO's is in nats, IPO's in their squares, a hinge loss has none."""
+    units: list[str] = []
+
+    def look(figure: Figure, *args: object, **settings: object) -> None:
+        units.extend(axis.get_ylabel() for axis in figure.axes if axis.get_title() == "Loss")
+        Path(str(args[0])).write_bytes(b"")
+
+    monkeypatch.setattr(Figure, "savefig", look)
+    for scores in (False, True):
+        draw_curves(Metrics(PAIRS), tmp_path / "curves.png", title="ipo", scores=scores)
+    assert units == ["mean of the step's rows"] * 2

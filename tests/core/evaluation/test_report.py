@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from nashtune.evaluation.curves import draw_curves
@@ -25,6 +26,37 @@ def test_a_resumed_attempt_replaces_what_was_logged_after_its_checkpoint(tmp_pat
     assert metrics.last("train/beta") is None
 
 
+def test_an_attempt_that_only_had_to_finish_takes_no_step_away(tmp_path: Path) -> None:
+    write_attempt(tmp_path, 0, "step,train/loss,val/loss\n1,1.0,\n2,0.9,\n2,,0.6\n")
+    write_attempt(tmp_path, 1, "step,val/loss\n2,0.6\n")
+    assert read_metrics(tmp_path).series == {"train/loss": [(1, 1.0), (2, 0.9)], "val/loss": [(2, 0.6)]}
+
+
+def test_what_cannot_be_read_is_left_out_with_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_attempt(tmp_path, 0, "step,train/loss\n1,1.0\n2,0.x\n3,0.8\n4,0.123")
+    with caplog.at_level("INFO", logger="lightning_utilities"):
+        assert read_metrics(tmp_path).series == {"train/loss": [(1, 1.0), (3, 0.8)]}, "half a number is another one"
+    assert caplog.text.count("attempt_0/metrics.csv: 2 rows cannot be read, for the file was cut short or") == 1
+
+
+@pytest.mark.parametrize(
+    ("damaged", "left"),
+    [
+        (b"step,train/loss\n1,\xff.0\n2,0.9\n", {"train/loss": [(2, 0.9)]}),
+        (b"step,train/loss\n1,1.0\n2,\x00\n", {"train/loss": [(1, 1.0)]}),
+        (b"step,tr\xe4in/loss,val/loss\n1,1.0,0.5\n", {"val/loss": [(1, 0.5)]}),
+        (b"step,train/loss\n1,1.0\n2\n", {"train/loss": [(1, 1.0)]}),
+        (b'\xff\x00,,,\n"', {}),
+        (b"step,tra", {}),
+        (b"", {}),
+    ],
+)
+def test_a_bad_byte_does_not_keep_a_run_from_ending(tmp_path: Path, damaged: bytes, left: dict[str, object]) -> None:
+    write_attempt(tmp_path, 0, "")
+    (tmp_path / "logs" / "attempt_0" / "metrics.csv").write_bytes(damaged)
+    assert read_metrics(tmp_path).series == left
+
+
 def test_curves_are_drawn_also_where_a_method_has_no_beta(tmp_path: Path) -> None:
     write_attempt(tmp_path, 0, "step,train/loss,train/accuracy\n0,0.69,0.5\n1,0.6,1.0\n")
     draw_curves(read_metrics(tmp_path), tmp_path / "curves.png", title="x")
@@ -34,16 +66,35 @@ def test_curves_are_drawn_also_where_a_method_has_no_beta(tmp_path: Path) -> Non
 
 def test_the_table_shows_what_was_measured_and_leaves_out_what_was_not(tmp_path: Path) -> None:
     speed = {"tokens_per_second": 100.0, "positions_per_second": 125.0, "padding_share": 0.2}
-    speed |= {"peak_memory_gib": 1.5, "training_seconds": 12.0}
+    speed |= {"peak_memory_gib": 1.5, "training_seconds": 12.0, "lost_seconds": 0.0}
     report = {"spec": "simpo", "steps": 7, "held_out": {"accuracy": 0.75, "margin": 0.5}, "sampled_kl": None}
-    report |= {"beta": None, "throughput": speed}
+    report |= {"beta": None, "throughput": speed, "attempts": [{}], "units": {"reward": "β · nats per token"}}
     stream = io.StringIO()
     answers = [{"prompt": "Hi?", "before": "no [bold]markup[/bold]", "after": "yes"}]
     print_report(report, answers, tmp_path, Console(file=stream, width=120))
     text = stream.getvalue()
     assert "0.750" in text and "20.0 %" in text and "1.50 GiB" in text and "100 / 125" in text
-    assert "KL(" not in text and "β at the end" not in text
+    assert "+0.5000 β · nats per token" in text
+    assert "KL(" not in text and "β last" not in text and "attempts" not in text
     assert "no [bold]markup[/bold]" in text
+    print_report(report | {"beta": 0.125, "beta_when": "last logged"}, [], tmp_path, Console(file=stream, width=120))
+    assert "β last logged" in stream.getvalue() and "0.125" in stream.getvalue()
+
+
+def test_the_time_of_several_attempts_says_what_was_lost(tmp_path: Path) -> None:
+    speed = {"tokens_per_second": 100.0, "positions_per_second": 125.0, "padding_share": 0.2}
+    speed |= {"peak_memory_gib": 1.5, "training_seconds": 12.0, "lost_seconds": 0.0}
+    report = {"spec": "simpo", "steps": 7, "held_out": {}, "sampled_kl": None, "beta": None, "throughput": speed}
+    report |= {"units": {"reward": None}}
+
+    def shown(lost: float) -> str:
+        stream = io.StringIO()
+        speed["lost_seconds"] = lost
+        print_report(report | {"attempts": [{}, {}]}, [], tmp_path, Console(file=stream, width=120))
+        return stream.getvalue()
+
+    assert "12 s   (2 attempts) " in shown(0.0)
+    assert "12 s   (2 attempts; 3 s after the checkpoint that was gone on from) " in shown(3.0)
 
 
 def a_round(number: int, **changes: object) -> dict[str, object]:

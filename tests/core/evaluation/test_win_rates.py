@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
+from scipy.special import stdtrit
 
 from nashtune.errors import InputError
 from nashtune.evaluation.win_rates import Comparison, win_rates
@@ -87,16 +88,26 @@ def test_a_comparison_without_an_answer_is_in_no_mean() -> None:
     assert nothing.as_dict()["average"] == [None, None]
 
 
-def test_the_interval_is_the_percentile_interval_of_resampled_prompts() -> None:
+def test_the_interval_is_that_of_resampled_prompts_widened_to_students_t() -> None:
     random = np.random.default_rng(5)
     answers = {"a": [f"{v}" for v in random.normal(size=40)], "b": ["0"] * 40}
     found = win_rates(["p"] * 40, answers, strength, seed=11, resamples=500, level=0.9)
     p = np.array([one.p for one in found.comparisons])
     counts = np.random.default_rng(11).multinomial(40, [1 / 40] * 40, 500)
     means = [np.mean(np.repeat(p, row)) for row in counts]  # a resample written out
-    np.testing.assert_allclose([found.low[0, 1], found.high[0, 1]], np.quantile(means, [0.05, 0.95]), rtol=1e-12)
+    low, high = np.quantile(means, [0.05, 0.95])
+    wider = stdtrit(39, 0.95) * np.std(means) * np.sqrt(40 / 39) / ((high - low) / 2)
+    expected = p.mean() + wider * (np.array([low, high]) - p.mean())
+    np.testing.assert_allclose([found.low[0, 1], found.high[0, 1]], expected, rtol=1e-12)
     again = win_rates(["p"] * 40, answers, strength, seed=11, resamples=500, level=0.9)
     assert again.as_dict() == found.as_dict()
+
+
+def test_unanimous_prompts_have_an_interval() -> None:
+    answers = {"a": ["1"] * 4, "b": ["0"] * 4}
+    found = win_rates(["p"] * 4, answers, lambda p, a, b: np.array([float(x) for x in a]), seed=1, resamples=100)
+    assert (found.rates[0, 1], found.high[0, 1]) == (1.0, 1.0)
+    assert found.low[0, 1] == pytest.approx(0.025 ** (1 / 4))  # four wins of four, in a tail of 2.5 %
 
 
 def test_intervals_cover_the_true_win_rate_as_often_as_they_say() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nashtune.errors import InputError
-from nashtune.games.matrices import find_game
+from nashtune.games.find import find_game
 from nashtune.oracles.matrix import MatrixOracle
 
 ANSWERS = ["rock", "paper", "scissors"]

@@ -19,29 +19,8 @@ TEXTS = ["Hello.", "Fine, thank you for asking.", "Something", ""]
 
 
 @pytest.fixture(scope="module")
-def models(tiny, tmp_path_factory):
-    """Make a tiny reward model with so many outputs, its pad token equal to its EOS."""
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
-
-    def make(labels: int = 1):
-        folder = tmp_path_factory.mktemp("reward")
-        config = LlamaConfig.from_pretrained(tiny)
-        config.num_labels = labels
-        with torch.random.fork_rng():
-            torch.manual_seed(7)
-            model = LlamaForSequenceClassification(config)
-            for weight in model.parameters():
-                torch.nn.init.normal_(weight, std=0.3)
-        model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(tiny).save_pretrained(folder)
-        return folder
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def folder(models):
-    return models()
+def folder(make_reward):
+    return make_reward()
 
 
 def by_hand(folder, ids: list[int]) -> float:
@@ -187,9 +166,9 @@ def refusal(path, **options) -> str:
     return str(caught.value)
 
 
-def test_what_is_no_reward_model_is_refused_before_the_weights_load(tiny, models, sft_adapter, tmp_path):
+def test_what_is_no_reward_model_is_refused_before_the_weights_load(tiny, make_reward, sft_adapter, tmp_path):
     assert "is a LlamaForCausalLM, not a reward model" in refusal(tiny)
-    assert "has 2 outputs, and a reward model has 1" in refusal(models(2))
+    assert "has 2 outputs, and a reward model has 1" in refusal(make_reward(2))
     assert "has no score head" in refusal(sft_adapter)
     assert "no folder" in refusal(tmp_path / "missing")
 

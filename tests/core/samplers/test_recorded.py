@@ -165,8 +165,8 @@ def run(live, tmp_path):
         numbered = [replace(c, prompt=NUMBERS[c.prompt]) for c in found]
         for part, some in enumerate((numbered[:6], numbered[6:])):
             write_completions(journal, 1, role, part, some, ["text"] * len(some))
-    write_prompts(journal, 1, NUMBERS, PROMPTS)
-    write_prompts(journal, 2, NUMBERS, PROMPTS)
+    write_prompts(journal, 1, [NUMBERS[:2], NUMBERS[2:]], PROMPTS)
+    write_prompts(journal, 2, [NUMBERS], PROMPTS)
     return tmp_path / "run", drawn, journal
 
 
