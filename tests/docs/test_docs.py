@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import re
 import runpy
 import subprocess
@@ -11,14 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nashtune.cli import main as front
+from nashtune.cli.commands import COMMANDS
 from nashtune.plugins import hookspecs
 from nashtune.spec.locate import list_specs
 from nashtune.spec.resolve import resolve
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.rglob("*.md"))
+PAGES = sorted(page for page in DOCS.rglob("*.md") if "plugin-template" not in page.parts)
 SPECS = sorted(listed.name for listed in list_specs() if listed.plugin == "builtin")
 CODE = re.compile(r"^( *)(`{3,})[^\n]*\n.*?^\1\2 *$", re.MULTILINE | re.DOTALL)
 
@@ -72,19 +71,12 @@ def test_every_page_is_in_the_navigation_once():
     assert sorted(listed) == sorted(page.relative_to(DOCS).as_posix() for page in PAGES)
 
 
-@pytest.mark.parametrize("hook", hookspecs.HOOKS)
-def test_every_hook_has_a_heading_with_its_exact_argument_list(hook: str):
-    arguments = ", ".join(inspect.signature(getattr(hookspecs, hook)).parameters)
-    headings = re.findall(r"^#+ (.+)$", prose(DOCS / "plugins.md"), re.MULTILINE)
-    assert f"`{hook}({arguments})`" in headings
-
-
 def test_every_hook_of_the_core_is_in_the_list_of_hooks():
     marked = {name for name, value in vars(hookspecs).items() if hasattr(value, f"{hookspecs.GROUP}_spec")}
     assert marked == set(hookspecs.HOOKS)
 
 
-@pytest.mark.parametrize("command", sorted(front.COMMANDS))
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_has_a_section_and_its_help(command: str):
     page = (DOCS / "cli.md").read_text(encoding="utf-8")
     assert f"\n## {command}\n" in page
@@ -130,7 +122,7 @@ def test_environment_variables_of_the_front_are_listed():
     page = (DOCS / "cli.md").read_text(encoding="utf-8")
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "core").rglob("*.py")]
     used = {name for source in sources for name in re.findall(r"\"(NASHTUNE_[A-Z_]+)\"", source)}
-    inner = {"NASHTUNE_RUN_DIR"}  # from rank 0 to the ranks that it starts
+    inner = {"NASHTUNE_RUN_DIR", "NASHTUNE_LAUNCHER"}  # from rank 0, and from Ray's actors, to the ranks they start
     assert used - inner == {name for name in re.findall(r"`(NASHTUNE_[A-Z_]+)", page)}
 
 

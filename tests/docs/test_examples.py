@@ -142,7 +142,16 @@ def test_the_new_method_passes_what_is_tested_of_every_spec(checkout: Reader):
         indent = " " * (len(after) - len(after.lstrip()))
         path.write_text(text.replace(after, f"{after}{indent}{added[1]}\n"), encoding="utf-8")
     done = checkout.run(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/specs", "tests/docs/test_docs.py", "-k", "gpo"
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/specs",
+        "tests/core/testing",
+        "tests/docs/test_docs.py",
+        "-k",
+        "gpo",
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -183,7 +192,7 @@ def test_mistakes_get_the_messages_that_the_page_lists(checkout: Reader, change:
 @pytest.fixture
 def third_party(tmp_path: Path) -> Reader:
     """The plugin of the guide, installed as far as Python can tell: a folder on the path with an entry point."""
-    files = files_of("plugins.md")
+    files = files_of("extend/hooks.md")
     write(files, tmp_path)
     entry = re.search(r"\[project\.entry-points\.nashtune\]\n(\w+ = \"\w+\")", files["pyproject.toml"])
     assert entry is not None
@@ -205,13 +214,6 @@ def test_the_plugin_of_the_guide_is_listed_checked_and_right(third_party: Reader
 def test_the_plugin_of_the_guide_passes_its_own_test(third_party: Reader):
     done = third_party.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_my_method.py")
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_the_game_components_of_the_guide_are_checked_and_play(third_party: Reader):
-    schedule = ("--spec.schedule", "my_method.games.FromTheStart")
-    third_party.succeeds("check", "inpo", *schedule, "--spec.pairing", "my_method.games.ToTheFirst", "--build")
-    options = ("--rounds", "3", "--spec.loss.eta", "2", "--spec.loss.tau", "0.1", "--json")
-    assert json.loads(third_party.succeeds("verify", "inpo", *schedule, *options))["rounds"] == 3
 
 
 def test_the_plugin_of_the_guide_can_be_blocked(third_party: Reader):

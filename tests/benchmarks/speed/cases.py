@@ -8,11 +8,15 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from nashtune.cpu import slow_in_float32
 from speed.alternate import Bench, Peer, figures, medians, one_round
 from speed.nashtune_run import offline
 
 LR, BETA, CLIP = 1e-5, 0.1, 1.0
 NASHTUNE, TRL, SKIP = "nashtune", "TRL", "TRL, masked positions skipped"
+ONEDNN = "TRL, products by oneDNN"
+"""In float32 on processors where `fit` has its products computed by oneDNN: the same for TRL, which leaves it to
+torch."""
 SPEED_TARGETS: dict[tuple[str, str], float] = {
     ("llama30m/bf16-live", TRL): 5.0,
     ("llama30m/bf16-cached", TRL): 6.0,
@@ -94,7 +98,15 @@ def _own_cache() -> dict[str, str]:
 
 
 def trl_command(
-    folder: Path, out: Path, given: dict[str, Any], *, precision: str, reference: str, plain: bool, skip: bool = False
+    folder: Path,
+    out: Path,
+    given: dict[str, Any],
+    *,
+    precision: str,
+    reference: str,
+    plain: bool,
+    skip: bool = False,
+    onednn: bool = False,
 ) -> list[str]:
     """Command of the TRL script."""
     return [
@@ -105,6 +117,7 @@ def trl_command(
         *("--precision", precision, "--reference", reference, "--steps", str(given.get("steps", -1))),
         *(["--no-checkpointing"] if plain else []),
         *(["--skip-masked"] if skip else []),
+        *(["--onednn"] if onednn else []),
         *(["--gradients", given["gradients"]] if given.get("gradients") else []),
     ]
 
@@ -117,14 +130,16 @@ def peers(case: str, folder: Path, given: dict[str, Any], args: Namespace, gpu: 
     def ours(out: Path) -> list[str]:
         return offline(folder, out, given, spec="dpo", precision=precision, reference=reference, engine=args.engine)
 
-    def theirs(skip: bool) -> Any:
+    def theirs(**changes: bool) -> Any:
         return lambda out: trl_command(
-            folder, out, given, precision=precision, reference=reference, plain=plain, skip=skip
+            folder, out, given, precision=precision, reference=reference, plain=plain, **changes
         )
 
-    found = [Peer(TRL, theirs(False)), Peer(NASHTUNE, ours)]
+    found = [Peer(TRL, theirs()), Peer(NASHTUNE, ours)]
     if plain and not gpu and precision == "bf16":  # a GPU skips them anyway
-        found.insert(1, Peer(SKIP, theirs(True)))
+        found.insert(1, Peer(SKIP, theirs(skip=True)))
+    if not gpu and precision == "fp32" and slow_in_float32():
+        found.insert(1, Peer(ONEDNN, theirs(onednn=True)))
     return found
 
 

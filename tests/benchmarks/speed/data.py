@@ -34,7 +34,10 @@ def draw_pairs(count: int, *, prompt: int, answer: int, vocab: int, seed: int) -
 
     rows = []
     for p, c, r in zip(prompts, *answers, strict=True):
-        rows.append({"prompt": words(p), "chosen": words(c - 1), "rejected": words(r - 1)})
+        row = {"prompt": words(p), "chosen": words(c - 1), "rejected": words(r - 1)}
+        while row["rejected"] == row["chosen"]:  # of short answers, a few in a million
+            row["rejected"] = words(r - 1)
+        rows.append(row)
     return rows
 
 

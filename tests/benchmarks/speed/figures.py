@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from speed.cases import MEMORY_TARGETS, SPEED_TARGETS, TRL, shape_of
+from speed.cases import MEMORY_TARGETS, SKIP, SPEED_TARGETS, TRL, shape_of
 
 OURS, OTHER, LINE = "#3f51b5", "#9fa8da", "#c62828"
 
@@ -20,6 +20,8 @@ def draw(results: dict[str, Any], file: Path) -> None:
     panels: list[Any] = []
     if results["cases"]:
         panels += [_speed, _memory]
+    if results.get("profile"):
+        panels += [_profile]
     axes = list(dict.fromkeys(point["axis"] for point in results.get("scaling") or []))
     panels += [lambda ax, given, axis=axis: _growth(ax, given, axis) for axis in axes]
     if results.get("rows"):
@@ -43,7 +45,7 @@ def _bars(ax: Any, results: dict[str, Any], figure: str, target: Any) -> None:
     names, values, colours, limits = [], [], [], []
     for case, entry in results["cases"].items():
         for peer, ratios in entry["summary"]["ratios"].items():
-            names.append(case if peer == TRL else f"{case}, skip")
+            names.append(case if peer == TRL else f"{case}, {'skip' if peer == SKIP else 'oneDNN'}")
             values.append(ratios[figure]["of_medians"])
             colours.append(OURS if peer == TRL else OTHER)
             limits.append(target(case, peer))
@@ -60,12 +62,27 @@ def _bars(ax: Any, results: dict[str, Any], figure: str, target: Any) -> None:
 
 def _speed(ax: Any, results: dict[str, Any]) -> None:
     _bars(ax, results, "tokens_per_second", lambda case, peer: SPEED_TARGETS.get((case, peer)))
-    ax.set_title("real tokens/s, nashtune / TRL\n(red: required; skip: masked positions skipped)", fontsize=9)
+    ax.set_title(
+        "real tokens/s, nashtune / TRL\n(red: required; skip: masked positions skipped; oneDNN: on both sides)",
+        fontsize=9,
+    )
 
 
 def _memory(ax: Any, results: dict[str, Any]) -> None:
     _bars(ax, results, "peak_mb", lambda case, peer: MEMORY_TARGETS.get(shape_of(case)) if peer == TRL else None)
     ax.set_title("peak memory, nashtune / TRL\n(red: required)", fontsize=9)
+
+
+def _profile(ax: Any, results: dict[str, Any]) -> None:
+    cases = results["profile"]
+    parts = sorted(cases[0]["shares"], key=lambda part: cases[0]["shares"][part])
+    height = 0.8 / len(cases)
+    for number, (one, colour) in enumerate(zip(cases, (OURS, OTHER), strict=False)):
+        places = [place - height * number for place in range(len(parts))]
+        ax.barh(places, [100 * one["shares"][part] for part in parts], height, color=colour, label=one["case"])
+    ax.set_yticks([place - 0.2 for place in range(len(parts))], parts, fontsize=7)
+    ax.set_title("where the time of a step goes, %", fontsize=9)
+    ax.legend(fontsize=8, loc="lower right")
 
 
 def _growth(ax: Any, results: dict[str, Any], axis: str) -> None:

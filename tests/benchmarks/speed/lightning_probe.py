@@ -42,9 +42,8 @@ class StepProbe(Callback):
             self._parts.append((output.values.detach().sum(), len(batch)))
             return output
 
-        objective.evaluate = (
-            noted  # a step may take several passes, and what Lightning is given is the last one's share
-        )
+        # a step may take several passes, and what Lightning is given is the last one's share
+        objective.evaluate = noted
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._probe.begin_step()

@@ -59,7 +59,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--limit", type=float, default=1800.0, help="seconds that one process may take (1800)")
     add("--prompts", type=int, help="prompts of the online round (8)")
     add("--new-tokens", type=int, help="tokens of each completion of the online round (128)")
-    add("--vllm", metavar="URL", help="a vLLM server with the online round's model; see --keep")
+    add("--vllm", metavar="VLLM", help="program `vllm` of another environment: the online round is run with a server "
+        "beside it, too, whose CPU seconds count; or the URL of a server with that model (see --keep)")  # fmt: skip
     add("--rows", type=int, nargs="+", help="sizes of the data sets of the section rows (1000 10000 100000 1000000)")
     add("--peak-tflops", type=float, help="of the GPU in bf16, where its name is not known here")
     add("--out", type=Path, default=ROOT / "docs" / "results", help="speed.md, speed.png and speed.json go here")

@@ -1,17 +1,19 @@
-"""Time and memory of one forward and backward pass of an engine; what `heads` and `scaling` share. Needs torch."""
+"""Time and memory of one forward and backward pass; what `heads` and `scaling` share. Needs torch."""
 
 from __future__ import annotations
 
 import ctypes
 import inspect
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from nashtune import cpu
 from nashtune.interfaces import TokenBatch
 from speed.probe import status
 
@@ -48,7 +50,7 @@ def batch_of(
 
 
 def measure(model: Any, engine: Any, batch: TokenBatch, *, bf16: bool, repeats: int) -> dict[str, float]:
-    """Least wall and CPU seconds of some passes, and their peak memory above what was there, gradients included, MB."""
+    """See `cost`, of forward and backward of a batch's log-probs; gradients are in its memory."""
     device = next(model.parameters()).device
     batch = batch.to(device)
 
@@ -57,10 +59,13 @@ def measure(model: Any, engine: Any, batch: TokenBatch, *, bf16: bool, repeats: 
         with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
             sums = engine.logprobs(engine.forward(model, batch), batch).sums
         torch.autograd.backward(sums.sum())
-        if device.type == "cuda":
-            torch.cuda.synchronize()
 
     model.zero_grad(set_to_none=True)
+    return {**cost(step, device, repeats), "tokens": int(batch.attention_mask.sum())}
+
+
+def cost(step: Callable[[], None], device: torch.device, repeats: int) -> dict[str, float]:
+    """Least wall and CPU seconds of some calls, and their peak memory above what was there, MB."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -69,14 +74,25 @@ def measure(model: Any, engine: Any, batch: TokenBatch, *, bf16: bool, repeats: 
         ctypes.CDLL(None).malloc_trim(0)
         base = status("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    wall, cpu = [], []
+    wall, spent = [], []
     for _ in range(repeats):
         start, used = time.perf_counter(), time.process_time()
         step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
         wall.append(time.perf_counter() - start)
-        cpu.append(time.process_time() - used)
+        spent.append(time.process_time() - used)
     top = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else status("VmHWM")
-    return {"wall": min(wall), "cpu": min(cpu), "memory": top - base, "tokens": int(batch.attention_mask.sum())}
+    return {"wall": min(wall), "cpu": min(spent), "memory": top - base}
+
+
+def prepared() -> torch.device:
+    """The device of a process, with threads and CPU kernels set up as `fit` does."""
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    cpu.tune()
+    return torch.device("cpu")
 
 
 def least(runs: Sequence[dict[str, float]]) -> dict[str, float]:

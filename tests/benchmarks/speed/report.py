@@ -154,6 +154,8 @@ def _cases(results: dict[str, Any]) -> Iterator[str]:
     yield "`live`: the reference is in the loop; TRL as it comes, with gradient checkpointing. `cached`: its log-probs "
     yield "are computed once before the first step, and gradient checkpointing is off on both sides. On a CPU, TRL "
     yield "scores the positions of prompts and padding too; *masked positions skipped* forces on what it does on a GPU."
+    yield "*Products by oneDNN*: in float32 on AMD's processors with AVX-512, `fit` has matrix products computed by "
+    yield "oneDNN instead of MKL (docs/engines.md); there TRL gets the same, which it does not do by itself."
     yield "*Steps of one process*: its shortest and longest timed step; batches differ in length, so steps do too."
     yield ""
     yield ratios(results)
@@ -215,7 +217,7 @@ def _online(results: dict[str, Any]) -> Iterator[str]:
     yield f"{found['drawn']['most']} tokens; trained on: "
     yield ", ".join(f"{name} {tokens}" for name, tokens in found["trained_tokens"].items()) + " real tokens."
     yield ""
-    digits = {"round_seconds": 1, "peak_mb": 0, "wall": 1}
+    digits = {"round_seconds": 1, "peak_mb": 0, "wall": 1, "cpu_seconds": 1}
     body = (
         [
             name,
@@ -224,7 +226,13 @@ def _online(results: dict[str, Any]) -> Iterator[str]:
         ]
         for name, figures in found["peers"].items()
     )
-    yield from table(("", "round, s", "peak MB", "whole process, s", "times TRL's speed"), body)
+    head = ("", "round, s", "peak MB", "whole process, s", "its CPU s, with a server's", "times TRL's speed")
+    yield from table(head, body)
+    for name, parts in found["parts"].items():
+        yield f"Where the round of {name} goes, in seconds, from the start of training to the end of the last step:"
+        yield ""
+        body = ([part, f"{spent['wall']:.2f}", f"{spent['cpu']:.2f}"] for part, spent in parts.items())
+        yield from table(("part", "wall", "CPU"), body)
 
 
 def _sampling(results: dict[str, Any]) -> Iterator[str]:
@@ -245,17 +253,18 @@ def _heads(results: dict[str, Any]) -> Iterator[str]:
     yield "## The LM head alone"
     yield ""
     yield f"{found['tokens']:,} completion tokens, hidden size {found['hidden']}, vocabulary {found['vocab']:,}, "
-    yield "forward and backward with all gradients; `dense` makes the full logits."
+    yield "forward and backward with all gradients, from hidden states that are given; `dense` makes the full logits. "
+    yield "Memory is the peak above what was there, without the gradients of weight and hidden states that both "
+    yield "return, and with them."
     yield ""
+    names = (("wall", 2), ("cpu", 2), ("memory", 0), ("with_gradients", 0))
     body = []
     for dtype in ("fp32", "bf16"):
         for engine, figures in found[dtype]["engines"].items():
-            body.append(
-                [f"{dtype}, `{engine}`", *(spread(figures[f], d) for f, d in (("wall", 2), ("cpu", 2), ("memory", 0)))]
-            )
+            body.append([f"{dtype}, `{engine}`", *(spread(figures[f], d) for f, d in names)])
         of = found[dtype]["ratios"]
-        body.append([f"{dtype}, ratio", *(f"{of[f]:.2f}" for f in ("wall", "cpu", "memory"))])
-    yield from table(("", "wall s", "CPU s", "peak MB above the start"), body)
+        body.append([f"{dtype}, ratio", *(f"{of[f]:.2f}" for f, _ in names)])
+    yield from table(("", "wall s", "CPU s", "memory, MB", "with gradients, MB"), body)
 
 
 def _epsilon(results: dict[str, Any]) -> Iterator[str]:
@@ -278,10 +287,14 @@ def _profile(results: dict[str, Any]) -> Iterator[str]:
         return
     yield "## Where the time of a step goes"
     yield ""
-    yield f"`nashtune fit`, {found['case']}, the last step under torch's profiler: share of the CPU time of all "
-    yield "operators."
+    yield "`nashtune fit`, the last step of a process under torch's profiler, which makes it slower: share of each "
+    yield "part in the wall time of that step, forward and backward together."
     yield ""
-    yield from table(("operators", "share"), ([name, f"{share:.1%}"] for name, share in found["shares"].items()))
+    body = (
+        [part, *(f"{one['shares'][part]:.1%}" for one in found)]
+        for part in sorted(found[0]["shares"], key=lambda part: -found[0]["shares"][part])
+    )
+    yield from table(("part of the step", *(f"{one['case']}, {one['seconds']:.2f} s" for one in found)), body)
 
 
 def _scaling(results: dict[str, Any]) -> Iterator[str]:

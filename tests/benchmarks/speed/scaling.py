@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,9 +46,9 @@ def main() -> None:
 
     from nashtune.logprobs import get_engine
     from speed.models import SHAPES
-    from speed.passes import batch_of, default_engine, measure
+    from speed.passes import batch_of, default_engine, measure, prepared
 
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    device = prepared()
     options = dict(SHAPES[args.shape])
     kind = options.pop("model_type")
     names: tuple[Any, ...] = tuple(dict.fromkeys(("dense", args.engine or default_engine())))
@@ -60,7 +59,7 @@ def main() -> None:
             torch.manual_seed(0)
             config = AutoConfig.for_model(kind, **{**options, "vocab_size": vocab, "max_position_embeddings": 8192})
             model = AutoModelForCausalLM.from_config(config)
-            models = {vocab: model.cuda() if torch.cuda.is_available() else model}
+            models = {vocab: model.to(device)}
             for name in names:  # compiled or asked for once
                 measure(models[vocab], get_engine(name), batch_of(2, 2, 4, 4, vocab=vocab), bf16=True, repeats=1)
         batch = batch_of(vocab=vocab, **shape)

@@ -90,7 +90,7 @@ class Suite:
         told = self.bench.python("device")
         self.bench.gpu = told["device"] != "cpu"
         asked = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-        for private in ("out", "work", "report", "pairs_file"):
+        for private in ("out", "work", "report", "pairs_file", "vllm"):
             asked.pop(private)
         asked["cases"] = [cases.label(case) for case in args.cases]
         asked["model_shape"] = [Path(shape).name for shape in args.model_shape] if args.model_shape else None
@@ -119,7 +119,9 @@ class Suite:
         self.section("sampling", lambda: self.sampling(shape, first))
         size, tokens = (4096, 256) if args.quick else (args.vocab or 49152, 2048)
         self.section("heads", lambda: heads.run(bench, rounds, size, tokens))
-        self.section("epsilon", lambda: epsilon.run(bench, args, shape, first, rounds))
+        # the machine's drift between two rounds is as large as the difference of these two
+        often = rounds if args.quick else 2 * args.rounds
+        self.section("epsilon", lambda: epsilon.run(bench, args, shape, first, often))
         self.section("profile", lambda: shares.run(bench, args, shape, first))
         self.section("scaling", self.scaling)
         counts = (0, 20) if args.quick else (0, 20, 100)

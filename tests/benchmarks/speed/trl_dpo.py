@@ -5,6 +5,7 @@ rows' order, and no report to a tracker. `--skip-masked` forces on what TRL does
 positions of completion tokens and not prompt and padding. There, `add_fused_lm_head` decides by
 `compact = _use_triton(device)`, and this replaces that function in the namespace of `trl.trainer.utils`, where nothing
 else reads it; the kernels' own choice between Triton and torch is another reference to it and stays as it is.
+`--onednn` has products in float32 computed by the library that `nashtune fit` chooses on a CPU.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--reference", choices=("live", "cached"), required=True)
     parser.add_argument("--no-checkpointing", action="store_true")
     parser.add_argument("--skip-masked", action="store_true")
+    parser.add_argument("--onednn", action="store_true")
     parser.add_argument("--gradients", help="file for the gradients of the first step")
     parser.add_argument("--steps", type=int, default=-1)
     return parser.parse_args()
@@ -40,6 +42,10 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    if args.onednn:
+        from nashtune import cpu
+
+        cpu.tune()
     from datasets import Dataset
     from transformers import AutoTokenizer, TrainerCallback
     from trl import DPOConfig, DPOTrainer
