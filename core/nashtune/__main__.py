@@ -1,8 +1,6 @@
 """`python -m nashtune` is the command `nashtune`."""
 
-import sys
-
-from nashtune.cli.main import main
+from nashtune.cli.entry import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

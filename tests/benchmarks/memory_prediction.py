@@ -80,7 +80,7 @@ def make_rows(file: Path, size: int) -> None:
 
 def nashtune(*argv: str) -> str:
     """Standard output of a command."""
-    program = [sys.executable, "-m", "nashtune.cli.main", *argv]
+    program = [sys.executable, "-m", "nashtune", *argv]
     done = subprocess.run(program, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     if done.returncode:
         raise SystemExit(f"{' '.join(argv)}\n{done.stdout}{done.stderr}")

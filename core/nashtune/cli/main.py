@@ -1,4 +1,4 @@
-"""The entry point. Each command's module is imported only when it is chosen, so that `list` never waits for torch."""
+"""The command line. Each command's module is imported only when it is chosen, so that `list` never waits for torch."""
 
 from __future__ import annotations
 
@@ -149,7 +149,3 @@ def _run(module: ModuleType, command: str, argv: list[str]) -> int:
         setattr(args, name, value)
     code: int = module.run(args)
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -20,7 +20,7 @@ from nashtune.files import write_bytes_atomically
 from nashtune.interfaces.stage import Work
 from nashtune.trust import grants
 
-COMMAND = (sys.executable, "-m", "nashtune.cli.main")
+COMMAND = (sys.executable, "-m", "nashtune")
 
 
 def train(run: Path, config: Mapping[str, Any], work: Work) -> None:

@@ -149,12 +149,12 @@ def test_the_place_of_an_error_is_shown_when_asked(monkeypatch):
 
 
 def nashtune_process(*argv: str, **kwargs) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "nashtune.cli.main", *argv], text=True, **kwargs)
+    return subprocess.run([sys.executable, "-m", "nashtune", *argv], text=True, **kwargs)
 
 
 def test_a_reader_that_stops_early_is_no_error():
     process = subprocess.Popen(
-        [sys.executable, "-m", "nashtune.cli.main", "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "nashtune", "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()

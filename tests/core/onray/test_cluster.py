@@ -47,7 +47,7 @@ class Cluster:
 
     def nashtune(self, *arguments: str, folder: Path) -> subprocess.Popen[bytes]:
         """Start `nashtune ray ARGUMENTS`; it writes `ray.log`."""
-        command = [sys.executable, "-P", "-m", "nashtune.cli.main", "ray", *arguments]
+        command = [sys.executable, "-P", "-m", "nashtune", "ray", *arguments]
         return self._open(command, folder / "ray.log", cwd=folder)
 
     def fit(self, lab: Lab, *options: str, run: str = "run") -> subprocess.Popen[bytes]:

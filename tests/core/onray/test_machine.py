@@ -85,8 +85,8 @@ def test_a_process_hears_ctrl_c_though_the_actor_blocks_and_ignores_it(tmp_path:
         "import os, signal\n"
         "from nashtune.onray import process\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]); signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "process.main = lambda command: os.kill(os.getpid(), signal.SIGINT)\n"
-        "try:\n    process.begin(os.getppid(), [])\nexcept KeyboardInterrupt:\n    print('heard')\n"
+        "try:\n    process.begin(os.getppid())\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "except KeyboardInterrupt:\n    print('heard')\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout == "heard\n", done.stderr
@@ -95,8 +95,8 @@ def test_a_process_hears_ctrl_c_though_the_actor_blocks_and_ignores_it(tmp_path:
 def test_a_process_dies_with_the_actor_and_never_begins_after_it(tmp_path: Path) -> None:
     child = (
         "import os, sys, time; from nashtune.onray import process\n"
-        "def main(command):\n    print(os.getpid(), flush=True); time.sleep(60)\n"
-        "process.main = main\nsys.exit(process.begin(os.getppid() + int(sys.argv[1]), []))"
+        "process.begin(os.getppid() + int(sys.argv[1]))\n"
+        "print(os.getpid(), flush=True); time.sleep(60)"
     )
     actor = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', *sys.argv[1:]]).returncode)"
     assert subprocess.run([sys.executable, "-c", actor, child, "1"]).returncode == 1  # another process by now

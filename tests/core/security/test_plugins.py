@@ -40,7 +40,7 @@ def site(tmp_path: Path, mark) -> Path:
 
 def nashtune(site: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "nashtune.cli.main", *arguments]
+    command = [sys.executable, "-m", "nashtune", *arguments]
     return subprocess.run(command, env={**os.environ, "PYTHONPATH": path, **environ}, capture_output=True, text=True)
 
 

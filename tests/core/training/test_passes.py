@@ -47,7 +47,7 @@ def test_passes_and_accumulation_together(lab: Lab) -> None:
 
 def test_two_processes_with_unequal_passes_are_the_same_optimiser_steps(lab: Lab) -> None:
     """The last step has 2 pairs for two processes, and passes are split by each process's own lengths."""
-    command = [sys.executable, "-m", "nashtune.cli.main", "fit", "--spec", "epsilon_dpo", "--config", str(lab.run_file)]
+    command = [sys.executable, "-m", "nashtune", "fit", "--spec", "epsilon_dpo", "--config", str(lab.run_file)]
     settings = ["--trainer.max_epochs", "1", "--data.batch_tokens", "60", "--spec.optimizer.warmup", "0"]
     two = [*command, *settings, "--run_dir", "two", "--data.batch_size", "2", "--trainer.devices", "2"]
     done = subprocess.run([*two, "--trainer.strategy", "ddp"], capture_output=True, text=True, cwd=lab.folder)
