@@ -120,6 +120,7 @@ def run(args: argparse.Namespace) -> int:
     from nashtune.cli.quiet import quiet
     from nashtune.comparison.plan import make_entries
     from nashtune.comparison.prepare import first_notes, make_ready
+    from nashtune.comparison.room import disk_notes
     from nashtune.comparison.runner import compare
     from nashtune.html.comparison_counts import merged
 
@@ -127,7 +128,8 @@ def run(args: argparse.Namespace) -> int:
     with quiet():
         entries, ready = make_entries(request), make_ready(request)
         if args.check:
-            _show_plan(request, entries, [*first_notes(request, entries, ready), *request.notes])
+            room = disk_notes(entries, request.seeds, Path(args.run_dir or "comparisons"))
+            _show_plan(request, entries, [*first_notes(request, entries, ready), *request.notes], room)
             return 0
         folder = choose_folder(args.run_dir, request.name, parent="comparisons", saved=SAVED)
         home = home_of(folder)
@@ -149,6 +151,9 @@ def run(args: argparse.Namespace) -> int:
             said = [*first, *request.notes, *(note for one in entries for note in one.notes)]
             for note in merged(said, [one.name for one in entries]):
                 say(f"note: {note}")
+            if home == folder:  # else nothing is trained
+                for line in disk_notes(entries, request.seeds, folder):
+                    say(line)
             result = compare(
                 request,
                 entries,
@@ -204,8 +209,8 @@ def _count(option: str, text: str | None) -> int | None:
     return int(text)
 
 
-def _show_plan(request: Request, entries: Sequence[Entry], notes: Sequence[str]) -> None:
-    """What would be trained."""
+def _show_plan(request: Request, entries: Sequence[Entry], notes: Sequence[str], room: Sequence[str]) -> None:
+    """What would be trained, and the disk it takes."""
     from nashtune.html.comparison_counts import merged
 
     said = [*notes, *(note for one in entries for note in one.notes)]
@@ -221,6 +226,8 @@ def _show_plan(request: Request, entries: Sequence[Entry], notes: Sequence[str])
         for one in entries
     ]
     print_table(PLANNED, rows)
+    for line in room:
+        print(line)
     print(f"all is well: {len(entries) * len(request.seeds)} trainings, {len(request.seeds)} of each; none was begun")
 
 

@@ -31,6 +31,7 @@ class Entry:
         rows: What it reads of the training rows.
         steps: Optimiser steps, at most; None where the run alone knows.
         generations: Completions that it draws, at most; None likewise.
+        disk: Bytes that a training writes, as `nashtune check` predicts them; None where it does not.
         notes: What a user should know, in sentences.
     """
 
@@ -39,6 +40,7 @@ class Entry:
     rows: RowsRead
     steps: int | None = None
     generations: int | None = 0
+    disk: Mapping[str, Any] | None = field(default=None, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -143,6 +145,7 @@ def _entry(spec: Spec, runs: Runs, budget: Budget, prompts: Mapping[str, Hashabl
         rows=rows_read(rows, prompts),
         steps=min(steps, most) if steps is not None and most is not None else most if steps is None else steps,
         generations=0 if not game else plan.generations if plan is not None else None,
+        disk=checked.disk,
         notes=tuple(notes),
     )
 

@@ -98,6 +98,7 @@ class Disk:
             "snapshots": self._stays,
             "pushed": self.pushed,
             "export": self.export,
+            "at_the_end": self.at_the_end,
             "peak": self.peak,
         }
 
