@@ -9,6 +9,8 @@ os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # as the command line does before it imports it
 
+import random
+import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -30,6 +32,19 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NASHTUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_seed() -> None:
+    """What a test draws without a seed of its own is the same each time.
+
+    Torch seeds itself anew in every process, and two workers share out the tests as it comes.
+    """
+    random.seed(0)
+    if (numpy := sys.modules.get("numpy")) is not None:  # who draws has imported it
+        numpy.random.seed(0)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.default_generator.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from killing import SERVER
-from ranks import DDP, _leave, _prepare, free_port, logs
+from killing import Forked
+from ranks import DDP, SECONDS, _leave, _prepare, free_port, logs
 
 STEP = "nashtune.training.module:AlignmentModule.training_step"
 SAVE = "nashtune.training.checkpoint:AtomicCheckpointIO.save_checkpoint"
@@ -53,7 +53,7 @@ def faulty(
     *faults: Fault | None,
     strategy: Sequence[str] = DDP,
     env: dict[str, str] | None = None,
-    seconds: float = 60,
+    seconds: float = 2 * SECONDS,
 ) -> list[int | None]:
     """Run `nashtune ARGUMENTS` on as many ranks as there are faults; None is a rank in which nothing goes wrong.
 
@@ -63,7 +63,7 @@ def faulty(
     ranks, port = len(faults), free_port()
     command = [*arguments, *(["--trainer.devices", str(ranks), *strategy] if ranks > 1 else [])]
     processes = [
-        SERVER.Process(target=_run, args=(rank, ranks, port, command, str(folder), fault, env or {}))
+        Forked(target=_run, args=(rank, ranks, port, command, str(folder), fault, env or {}))
         for rank, fault in enumerate(faults)
     ]
     for process in processes:
@@ -137,10 +137,17 @@ def _signal(number: signal.Signals) -> Callable[[Callable[[], Any]], Any]:
 
 def _sleep(seconds: float) -> Callable[[Callable[[], Any]], Any]:
     def act(go_on: Callable[[], Any]) -> Any:
+        print(f"a fault: nothing happens for {seconds:g} s", flush=True)
         time.sleep(seconds)
         return go_on()
 
     return act
+
+
+def _patient(go_on: Callable[[], Any]) -> Any:
+    """Rank 0, when it refuses to begin, waits for the others for as long as a loaded machine may take."""
+    import_module("nashtune.training.parting").MEET_SECONDS = SECONDS
+    return go_on()
 
 
 def _nan(go_on: Callable[[], Any]) -> Any:
@@ -206,7 +213,8 @@ FAULTS: dict[str, Callable[[Callable[[], Any]], Any]] = {
     "int": _signal(signal.SIGINT),
     "usr1": _signal(signal.SIGUSR1),
     "slow": _sleep(2.0),
-    "hang": _sleep(12.0),
+    "hang": _sleep(30.0),
+    "patient": _patient,
     "nan": _nan,
     "nan gradient": _nan_gradient,
     "full disk": _full_disk,

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import yaml
 
-from killing import SERVER
+from killing import Forked
 from lab import pair_rows, write_rows
 from ranks import DDP, FSDP2, SECONDS, start_on_ranks
 
@@ -135,7 +135,7 @@ class Runs:
     def __init__(self, folder: Path, game: bool, ranks: int, strategy: str) -> None:
         self._folder, self._game, self._ranks, self._strategy = folder, game, ranks, STRATEGIES[strategy]
         self._true = folder / "undisturbed"
-        first = SERVER.Process(target=os.getpid)  # the server imports everything now, and not in what is timed
+        first = Forked(target=os.getpid)  # the server imports everything now, and not in what is timed
         first.start()
         first.join()
         began = time.monotonic()
@@ -218,7 +218,7 @@ class Runs:
         command = ["fit", "--config", "run.yaml", *options, "--run_dir", str(run), "--ckpt_path", "auto"]
         if self._ranks > 1:
             return start_on_ranks(command, self._folder, ranks=self._ranks, strategy=self._strategy)
-        process = SERVER.Process(target=alone, args=(command, str(self._folder)))
+        process = Forked(target=alone, args=(command, str(self._folder)))
         process.start()
         return [process]
 

@@ -13,6 +13,22 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["nashtune.cli.lightning"])
 
 
+class Forked(SERVER.Process):  # type: ignore[name-defined]
+    """A process that is forked from the server, and has the environment of the test that starts it.
+
+    The server's own is that of whichever test of this worker needed it first.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._environ = dict(os.environ)
+
+    def run(self) -> None:
+        os.environ.clear()
+        os.environ.update(self._environ)
+        super().run()
+
+
 def killed_run(arguments: Sequence[str], folder: str, target: str, call: int, *, after: bool) -> int:
     """Run `nashtune ARGUMENTS` and die at the n-th call of a function.
 
@@ -26,7 +42,7 @@ def killed_run(arguments: Sequence[str], folder: str, target: str, call: int, *,
     Returns:
         The exit code; -9 when it was killed.
     """
-    process = SERVER.Process(target=_run, args=(list(arguments), folder, target, call, after))
+    process = Forked(target=_run, args=(list(arguments), folder, target, call, after))
     process.start()
     process.join()
     assert process.exitcode is not None

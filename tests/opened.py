@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+PATIENCE = 120_000
+"""Milliseconds until a browser that does not answer is given up."""
 
 
 class Opened:
@@ -29,6 +33,7 @@ class Opened:
         self.complaints: list[str] = []
         self.expected: list[str] = []
         self._context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self._context.set_default_timeout(PATIENCE)
         self.page = self._context.new_page()
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.on("requestfailed", self._failed)
@@ -45,6 +50,13 @@ class Opened:
     def ask(self, code: str) -> Any:
         """Value of an expression in the page."""
         return self.page.evaluate(code)
+
+    def wait_until(self, true: Callable[[], bool]) -> None:
+        """Until something is true of what the browser tells, for half a minute: whoever asked for it sees what is."""
+        for _ in range(600):
+            if true():
+                return
+            self.page.wait_for_timeout(50)
 
     def close(self) -> None:
         self._context.close()

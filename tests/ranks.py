@@ -10,20 +10,23 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from killing import SERVER, put_death
+from killing import Forked, put_death
 
-SECONDS = 60  # until a process that waits for another gives up
+SECONDS = 120  # until a process that waits for another gives up
+PATIENT = f"{timedelta(seconds=SECONDS)}"
 DDP = (
     *("--trainer.strategy", "lightning.pytorch.strategies.DDPStrategy"),
-    *("--trainer.strategy.process_group_backend", "gloo", "--trainer.strategy.timeout", f"0:00:{SECONDS - 1}"),
+    *("--trainer.strategy.process_group_backend", "gloo", "--trainer.strategy.timeout", PATIENT),
 )
 FSDP2 = (
     *("--trainer.strategy", "nashtune.sharding.strategy.FSDP2Strategy"),
-    *("--trainer.strategy.process_group_backend", "gloo", "--trainer.strategy.timeout", f"0:00:{SECONDS - 1}"),
+    *("--trainer.strategy.process_group_backend", "gloo", "--trainer.strategy.timeout", PATIENT),
 )
 Moment = tuple[str, int, bool]
 """Target, call and `after` of `killing.killed_run`."""
@@ -41,7 +44,7 @@ def start_on_ranks(
     command = [*arguments, "--trainer.devices", str(ranks), *strategy]
     port = free_port()
     processes: list[BaseProcess] = [
-        SERVER.Process(target=_rank, args=(rank, ranks, port, command, str(folder), (deaths or {}).get(rank)))
+        Forked(target=_rank, args=(rank, ranks, port, command, str(folder), (deaths or {}).get(rank)))
         for rank in range(ranks)
     ]
     for process in processes:
@@ -56,7 +59,7 @@ def run_on_ranks(
     ranks: int = 2,
     strategy: Sequence[str] = DDP,
     deaths: dict[int, Moment] | None = None,
-    seconds: float = 150,
+    seconds: float = 2 * SECONDS,
 ) -> list[int | None]:
     """Run `nashtune ARGUMENTS` on several ranks until all have ended.
 
@@ -97,7 +100,7 @@ def fit_on_ranks(
 
 
 def call_on_ranks(
-    function: Callable[..., None], folder: Path, *arguments: object, ranks: int = 2, seconds: float = SECONDS
+    function: Callable[..., None], folder: Path, *arguments: object, ranks: int = 2, seconds: float = 2 * SECONDS
 ) -> None:
     """Call a function of a test module in each of several processes of one process group (gloo).
 
@@ -110,13 +113,13 @@ def call_on_ranks(
     """
     port = free_port()
     processes = [
-        SERVER.Process(target=_call, args=(rank, ranks, port, str(folder), function, arguments))
-        for rank in range(ranks)
+        Forked(target=_call, args=(rank, ranks, port, str(folder), function, arguments)) for rank in range(ranks)
     ]
     for process in processes:
         process.start()
+    end = time.monotonic() + seconds
     for process in processes:
-        process.join(seconds)
+        process.join(max(end - time.monotonic(), 0.01))
     codes = [process.exitcode for process in processes]
     for process in processes:
         if process.exitcode is None:
@@ -130,11 +133,22 @@ def logs(folder: Path) -> str:
     return "\n".join(f"--- {path.name}\n{path.read_text()}" for path in sorted(folder.glob("rank-*.log")))
 
 
+_kept: deque[socket.socket] = deque()
+
+
 def free_port() -> int:
-    """A port of this machine that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of this machine that nobody listens at, and that nobody is given until so many others were asked for.
+
+    A socket that is bound and does not listen keeps it from all who ask for any port: another worker, or a connection
+    that goes out. A server that sets SO_REUSEADDR, as all do that are started here, can listen there all the same.
+    """
+    while len(_kept) >= 16:
+        _kept.popleft().close()
+    probe = socket.socket()
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe.bind(("127.0.0.1", 0))
+    _kept.append(probe)
+    return int(probe.getsockname()[1])
 
 
 def _rank(rank: int, ranks: int, port: int, command: list[str], folder: str, death: Moment | None) -> None:
@@ -156,14 +170,12 @@ def _rank(rank: int, ranks: int, port: int, command: list[str], folder: str, dea
 def _call(
     rank: int, ranks: int, port: int, folder: str, function: Callable[..., None], arguments: tuple[object, ...]
 ) -> None:
-    from datetime import timedelta
-
     import torch.distributed as dist
 
     _prepare(rank, ranks, port, folder)
     code = 0
     try:
-        dist.init_process_group("gloo", timeout=timedelta(seconds=SECONDS - 1))
+        dist.init_process_group("gloo", timeout=timedelta(seconds=SECONDS))
         function(rank, *arguments)
         dist.barrier()
     except BaseException:
@@ -196,6 +208,11 @@ def _prepare(rank: int, ranks: int, port: int, folder: str) -> None:
 
 
 def _leave(code: int) -> None:
+    """End as the command does: who has said what all have to say stays for a while, so that the others need not."""
+    from nashtune import once
+
+    if once._held:
+        time.sleep(once.LATER)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

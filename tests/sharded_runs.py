@@ -10,9 +10,10 @@ import torch
 from lab import Lab
 from nashtune.cli.main import main
 from nashtune.training.checkpoint import newest_checkpoint, read_checkpoint
+from ranks import PATIENT
 
 FSDP2 = (
-    *("--trainer.strategy", "nashtune.sharding.strategy.FSDP2Strategy", "--trainer.strategy.timeout", "0:00:50"),
+    *("--trainer.strategy", "nashtune.sharding.strategy.FSDP2Strategy", "--trainer.strategy.timeout", PATIENT),
     *("--trainer.devices", "2"),
 )
 PIECES = (*FSDP2, "--trainer.strategy.checkpoints", "sharded")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,9 +39,9 @@ def why_not() -> str:
     return ""
 
 
-def strategy(name: str, seconds: int = 50) -> list[str]:
+def strategy(name: str, seconds: int = 120) -> list[str]:
     """Options that name a strategy over gloo, and when its processes give up waiting."""
-    options = {"process_group_backend": "gloo", "timeout": f"0:00:{seconds}"}
+    options = {"process_group_backend": "gloo", "timeout": f"{timedelta(seconds=seconds)}"}
     return ["--trainer.strategy", name, *(f"--trainer.strategy.{key}={value}" for key, value in options.items())]
 
 
@@ -133,7 +134,7 @@ class Hosts:
         }
         return [str(NASHTUNE)], {f"SLURM_{name}": value for name, value in said.items()}
 
-    def fit(self, lab: Lab, *options: str, by: str, seconds: int = 50, slurm: bool = False) -> Path:
+    def fit(self, lab: Lab, *options: str, by: str, seconds: int = 120, slurm: bool = False) -> Path:
         """Start `nashtune fit` of the laboratory's run file as one run on both hosts.
 
         Args:

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from killing import SERVER
+from killing import Forked
 
 
 def prepared_on_two_ranks(model: Path, folder: Path, seeds: list[int]) -> list[int]:
@@ -21,11 +21,11 @@ def prepared_on_two_ranks(model: Path, folder: Path, seeds: list[int]) -> list[i
         Exit codes.
     """
     (folder / "store").unlink(missing_ok=True)
-    ranks = [SERVER.Process(target=_rank, args=(rank, str(model), str(folder), seeds)) for rank in (0, 1)]
+    ranks = [Forked(target=_rank, args=(rank, str(model), str(folder), seeds)) for rank in (0, 1)]
     for process in ranks:
         process.start()
     for process in ranks:
-        process.join(60)
+        process.join(120)
     return [process.exitcode if process.exitcode is not None else -1 for process in ranks]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from copy import copy
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,14 +24,12 @@ def apply_loss(loss: Loss, batch: LossBatch, step: Step) -> LossOutput:
     """
     who = f"loss {type(loss).__name__}"
     try:
-        output = loss(batch, step)
-    except KeyError as error:
-        name, anchors = next(iter(error.args), None), getattr(batch, "anchors", {})
-        if not isinstance(name, str) or name in anchors:
-            raise
+        output = loss(_asked(batch), step)
+    except _NotGiven as error:
         raise InputError(
-            f"{who}: it reads '{name}', and what it is given are the anchors "
-            f"{', '.join(anchors) or 'none'}; name it in the class attribute `anchors`, and in the spec's references"
+            f"{who}: it reads '{error.args[0]}', and what it is given are the anchors "
+            f"{', '.join(error.given) or 'none'}; name it in the class attribute `anchors`, and in the spec's "
+            "references"
         ) from error
     if not isinstance(output, LossOutput):
         raise InputError(f"{who}: it returns LossOutput(values=one value a row), and gave {type(output).__name__}")
@@ -47,6 +47,48 @@ def apply_loss(loss: Loss, batch: LossBatch, step: Step) -> LossOutput:
             "policy log-probs (or scores) without detach() or item()"
         )
     return output
+
+
+class _NotGiven(KeyError):
+    """An anchor that is not there: no other KeyError of a loss says anything about anchors."""
+
+    def __init__(self, name: object, given: tuple[str, ...]) -> None:
+        super().__init__(name)
+        self.given = given
+
+
+class _Anchors(Mapping[str, Any]):
+    """Anchors of a batch, with an error of their own for a name that is not among them."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self._given = given
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return self._given[name]
+        except KeyError as error:
+            raise _NotGiven(name, tuple(self._given)) from error
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._given
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self._given.get(name, default)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._given)
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+
+def _asked(batch: LossBatch) -> LossBatch:
+    """A copy of the batch with such anchors; not by `replace`, which reads each field of a batch that is watched."""
+    found = copy(batch)
+    for name in ("anchors", "anchors_mismatched"):
+        if name in vars(batch):
+            object.__setattr__(found, name, _Anchors(vars(batch)[name]))
+    return found
 
 
 def _policy(batch: LossBatch) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from nashtune.errors import InputError
@@ -29,8 +30,10 @@ def inside(folder: Path, path: object, where: object) -> Path:
     """
     if isinstance(path, str) and path and "\0" not in path:
         found = folder / path
-        if found.resolve().is_relative_to(folder.resolve()):
-            return found
+        # a link to itself (RuntimeError before Python 3.13), or text that is no name of a file
+        with suppress(RuntimeError, UnicodeEncodeError):
+            if found.resolve().is_relative_to(folder.resolve()):
+                return found
     raise InputError(f"{where} names {path!r}, which is no file in {folder}; it was altered: restore it from a copy")
 
 

@@ -53,8 +53,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
+    from opened import PATIENCE
+
     with sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=executable(), args=FLAGS)
+        found = driver.chromium.launch(executable_path=executable(), args=FLAGS, timeout=PATIENCE)
         yield found
         found.close()
 

@@ -141,6 +141,7 @@ def test_a_script_that_gets_into_the_file_does_not_run(opened: Open, pages: dict
     found = opened(altered)
     assert found.ask("window.hacked") is None
     assert found.ask("document.querySelectorAll('.answer').length") > 0  # our own script did
+    found.wait_until(lambda: bool(found.blocked) and len(found.complaints) >= 2)  # told as it comes
     assert found.blocked == ["https://example.invalid/x.png"]
     assert len(found.complaints) >= 2 and all("Content Security Policy" in one for one in found.complaints)
     found.expected = found.complaints

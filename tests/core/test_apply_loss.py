@@ -7,7 +7,7 @@ import torch
 
 from nashtune.apply_loss import apply_loss
 from nashtune.errors import InputError
-from nashtune.interfaces import Loss, LossOutput, PairBatch, Step
+from nashtune.interfaces import ExampleBatch, Loss, LossOutput, PairBatch, Step
 from nashtune.interfaces.batch import Anchor
 
 LENGTH = torch.ones(2)
@@ -73,7 +73,26 @@ def test_another_type_is_refused(given, said):
         apply_loss(Returns(), BATCH, Step(beta=None))
 
 
-@pytest.mark.parametrize("error", [KeyError(4), KeyError()])
+def test_a_mismatched_anchor_that_is_not_declared_is_named_too():
+    class Mismatched(Loss):
+        def __call__(self, batch, step):
+            return LossOutput(values=batch.policy - batch.anchors_mismatched["ref"])
+
+    batch = ExampleBatch(policy=-LENGTH, length=LENGTH, desirable=LENGTH > 0)
+    with pytest.raises(InputError, match="loss Mismatched: it reads 'ref', and what it is given are the anchors none"):
+        apply_loss(Mismatched(), batch, Step(beta=None))
+
+
+def test_a_loss_may_ask_which_anchors_there_are():
+    class Asks(Loss):
+        def __call__(self, batch, step):
+            assert list(batch.anchors) == ["ref"] and "aux" not in batch.anchors and batch.anchors.get("aux") is None
+            return LossOutput(values=batch.policy_chosen)
+
+    assert apply_loss(Asks(), BATCH, Step(beta=None)).values.tolist() == [-1.0, -1.0]
+
+
+@pytest.mark.parametrize("error", [KeyError("temperature"), KeyError("ref"), KeyError(4), KeyError()])
 def test_another_key_error_is_the_losss_own(error):
     class Broken(Loss):
         def __call__(self, batch, step):

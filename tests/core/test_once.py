@@ -38,7 +38,7 @@ def say(message: str) -> None:
 
 def other(message: str) -> str:
     """What another process of the run raises."""
-    found = subprocess.run([sys.executable, "-c", FAIL, message], capture_output=True, text=True, timeout=60)
+    found = subprocess.run([sys.executable, "-c", FAIL, message], capture_output=True, text=True, timeout=120)
     assert found.returncode == 0, found.stderr
     return found.stdout.strip()
 

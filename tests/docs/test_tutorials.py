@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from nashtune.cli.main import main
+from ranks import free_port, run_on_ranks
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "tutorials"
@@ -120,17 +122,20 @@ def test_own_reward_model(folder: Path) -> None:
     assert len(rounds) == 4 and all(one["rewards"] == 4 for one in rounds)
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @contextmanager
 def in_another_terminal(script: str, port: int) -> Iterator[None]:
     """A program that serves, until the tutorial is over."""
     process = subprocess.Popen([sys.executable, script])
+    end = time.monotonic() + 120
     try:
-        for _ in range(200):
-            with socket.socket() as probe:
-                probe.settimeout(0.1)
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert process.poll() is None, f"{script} ended with {process.returncode}"
+        while not listens(port):
+            assert process.poll() is None and time.monotonic() < end, f"{script}: {process.returncode}"
+            time.sleep(0.05)
         yield
     finally:
         process.kill()
@@ -138,9 +143,7 @@ def in_another_terminal(script: str, port: int) -> Iterator[None]:
 
 
 def test_own_judge(folder: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
 
     def on_port(text: str) -> str:
         return text.replace("8008", str(port))
@@ -209,8 +212,6 @@ def test_the_tests_of_all_pages_are_those_of_the_template() -> None:
 
 
 def test_many_gpus(folder: Path) -> None:
-    from ranks import run_on_ranks
-
     [together, alone] = commands("many-gpus.md")
     words = small(together)
     for option in ("--trainer.devices", "--trainer.strategy"):

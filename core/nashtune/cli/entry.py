@@ -52,7 +52,7 @@ def leave(code: int | str | None) -> NoReturn:
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # nobody reads any more
+        with suppress(OSError, ValueError):  # nobody reads any more, or it is closed
             stream.flush()
     os._exit(code or 0)
 

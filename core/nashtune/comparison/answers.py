@@ -28,7 +28,7 @@ from nashtune.logprobs import get_engine
 from nashtune.models.config import PolicyConfig
 from nashtune.models.locate import EXPORT, locate
 from nashtune.models.preflight import load_tokenizer
-from nashtune.pipeline.perplexity_score import PROMPTS, ROUND
+from nashtune.pipeline.journalled import PROMPTS, ROUND
 from nashtune.pipeline.settings import sections
 from nashtune.samplers.policy import PolicySampler
 from nashtune.training.samples import SampleSettings

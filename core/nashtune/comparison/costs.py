@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from nashtune.comparison.budget import KINDS, Budget
+from nashtune.comparison.missing import read_report
 from nashtune.comparison.spent_file import read_spent
 
 if TYPE_CHECKING:
@@ -74,8 +74,11 @@ def cost_of(entry: Entry, seed: int, run: Path) -> Cost:
         entry: The spec.
         seed: Of the run.
         run: The run folder.
+
+    Raises:
+        InputError: its report cannot be read.
     """
-    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    report = read_report(run)
     untrained = report.get("untrained")
     # without an optimiser step there was no checkpoint, and nothing was written of tokens and time
     spent = read_spent(run) if untrained is None else {"tokens": 0, "seconds": 0.0, "other_tokens": 0}

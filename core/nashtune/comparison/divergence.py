@@ -9,20 +9,18 @@ Legend: M = completion tokens, V = vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nashtune.data.budget import budget_batches
-from nashtune.data.collate import completion_batch
 from nashtune.errors import InputError
 from nashtune.kl.estimators import token_kl
 from nashtune.models.mode import frozen_mode
 from nashtune.models.policy import HFPolicy, PolicyConfig
-from nashtune.pipeline.perplexity_score import Ids, Measured, Scorer
+from nashtune.pipeline.journalled import JournalledModel, Measured, Sequences
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,10 +70,10 @@ class Start:
         return self._policy.loaded(), nullcontext
 
 
-class Mover(Scorer):
+class Mover(JournalledModel):
     """A policy that answers, and whose answers are compared with what the start makes of them."""
 
-    def moved(self, sequences: Sequence[tuple[Ids, Ids]], start: Start, where: Callable[[int], str]) -> list[Moved]:
+    def moved(self, sequences: Sequences, start: Start, where: Callable[[int], str]) -> list[Moved]:
         """Of every answer behind its prompt.
 
         Args:
@@ -87,7 +85,7 @@ class Mover(Scorer):
             InputError: a log-prob or a divergence is not finite.
         """
         found: list[Moved] = []
-        for first, _, kept in self._parts("divergence", sequences, lambda chunk: self._compared(chunk, start)):
+        for first, _, kept in self.measured("divergence", sequences, lambda chunk: self._compared(chunk, start)):
             for i, values in enumerate(zip(*(kept[name] for name in NAMES), strict=True), start=first):
                 one = Moved(**dict(zip(NAMES, values, strict=True)))
                 if not all(map(math.isfinite, values)):
@@ -98,21 +96,19 @@ class Mover(Scorer):
                 found.append(one)
         return found
 
-    def _compared(self, sequences: Sequence[tuple[Ids, Ids]], start: Start) -> Measured:
-        policy, engine = self._loaded(), self._engine
+    def _compared(self, sequences: Sequences, start: Start) -> Measured:
+        policy, engine = self.loaded(), self.engine
         model, as_start = start.beside(policy)
         found = {name: torch.zeros(len(sequences), dtype=torch.float64) for name in NAMES}
         with frozen_mode(policy.loaded()), frozen_mode(model):
-            for places in budget_batches([[*prompt, *answer] for prompt, answer in sequences], self._batch_tokens):
-                on_host = completion_batch([sequences[i] for i in places])
+            for places, on_host in self.batches(sequences):
                 batch = replace(on_host, layout=engine.plan(on_host)).to(policy.device)
                 own = policy.forward(batch, engine)
                 with as_start():
                     its = engine.forward(model, batch)
                 logp, logp_start, sums = engine.compared(own, its, batch, _statistics)
-                at = list(places)
                 for name, values in zip(NAMES, (logp.sums, logp_start.sums, sums["kl"]), strict=True):
-                    found[name][at] = values.double().cpu()
+                    found[name][places] = values.double().cpu()
         return found
 
 

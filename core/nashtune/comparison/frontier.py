@@ -5,10 +5,12 @@ Legend: M = policies, S = seeds, N = prompts, R = resamples; rows as in `nashtun
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
-from nashtune.comparison.judged import START, Judged
+from nashtune.comparison.judged import PER_TOKEN, START, Judged
 from nashtune.comparison.ratings import Frontier
 from nashtune.evaluation.bootstrap import ANY, RATE, Resampling
 from nashtune.evaluation.estimate import Floats
@@ -40,7 +42,7 @@ def frontier(judged: Judged, rows: Resampling, over_anchor_RM: Floats) -> Fronti
         on_RM[:, start] = known_RM[:, start]  # KL(start || start) is 0, and that of all others above it
     drawn = rows.drawn(known_RM.astype(np.float64)).sum(axis=0)
     return Frontier(
-        kl=rows.estimate(kl_RM),
+        kl=rows.estimate(kl_RM, (0.0, math.inf) if judged.kl_estimator == PER_TOKEN else ANY),
         gain=rows.estimate(gain_RM, within),
         axis=axis,
         kl_by_seed=_by_seed(judged.kl),

@@ -15,6 +15,7 @@ from nashtune.pipeline.fit_command import can_go_on, finished
 if TYPE_CHECKING:
     from nashtune.comparison.plan import Entry
 
+REPORT = "report.json"
 NOT_BEGUN, STOPPED = "not trained yet", "its training was stopped"
 """Why a policy is missing, where nothing is wrong with it."""
 
@@ -86,11 +87,32 @@ def untrained_run(run: Path) -> str | None:
     Args:
         run: The run folder; a training without an optimiser step leaves its report there, and no model.
     """
-    report = run / "report.json"
-    if finished(run) or not report.is_file():
+    if finished(run) or not (run / REPORT).is_file():
         return None
-    why: str | None = json.loads(report.read_text(encoding="utf-8")).get("untrained")
+    why: str | None = read_report(run).get("untrained")
     return why
+
+
+def read_report(run: Path) -> dict[str, Any]:
+    """What a training that has ended says of itself.
+
+    Args:
+        run: The run folder.
+
+    Raises:
+        InputError: it is not there, or cannot be read.
+    """
+    file = run / REPORT
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(
+            f"{file}: it is not there, was cut short or altered; restore it from a copy, or delete the folder {run}: "
+            "the same comparison then trains this policy anew"
+        )
+    return found
 
 
 def so_far_notes(found: Trainings) -> list[str]:

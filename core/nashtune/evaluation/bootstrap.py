@@ -123,15 +123,15 @@ class Resampling:
             answered: As for `estimate`.
         """
         whole = _variance(self.drawn(values))
+        prompts = np.broadcast_to(np.maximum(np.minimum(answered, self.prompts), 2.0), whole.shape)
         if self.seeds == 1:
-            prompts = np.broadcast_to(np.maximum(np.minimum(answered, self.prompts), 2.0), whole.shape)
             return np.sqrt(whole * prompts / (prompts - 1)), prompts - 1
         left = values[1 + self.resamples :]
         of_seeds = (len(left) - 1) * left.var(axis=0)
         of_seeds = np.where(np.isnan(of_seeds), whole, of_seeds)  # a policy of one seed: all may be the seed's
         whole = np.fmax(whole, of_seeds)
         rest = whole - of_seeds
-        spread = of_seeds**2 / (self.seeds - 1) + rest**2 / max(1, self.prompts - 1)
+        spread = of_seeds**2 / (self.seeds - 1) + rest**2 / (prompts - 1)
         freedom = np.divide(whole**2, spread, out=np.ones_like(spread), where=spread > 0)
         return np.sqrt(whole), freedom
 

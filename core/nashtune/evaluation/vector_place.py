@@ -49,9 +49,12 @@ def vectors_of(spec: Spec) -> Place:
     theirs = _beside(Path(base.file))
     if not theirs.is_file():
         raise InputError(f"there is no {own}, and its base '{base.name}' has no {theirs}")
-    same_kl = (spec.kl and spec.kl.target) == (base.kl and base.kl.target)
     lent = f"no vectors of its own; the loss is that of its base '{base.name}', whose are run"
-    return Place(theirs, base, lent if same_kl else f"{lent}; of its kl, which is another one, they say nothing")
+    if (spec.kl and spec.kl.target) != (base.kl and base.kl.target):
+        lent += "; of its kl, which is another one, they say nothing"
+    elif spec.kl and base.kl and spec.kl.args != base.kl.args:
+        lent += "; of its kl, which has other options, they say nothing"
+    return Place(theirs, base, lent)
 
 
 def _differs(spec: Spec, base: Spec) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from nashtune.spec.types import Typed
 
 if TYPE_CHECKING:
     from nashtune.memory.disk import Disk
+    from nashtune.models.config import LoraSettings
     from nashtune.models.locate import ModelFolder
 PUSHING, PUSHED = "nashtune.samplers.vllm:VLLMSampler", "vllm"
 """The sampler that gives its engines a folder of weights before each draw, and where that lies in the run folder."""
@@ -45,25 +46,17 @@ def written(
         steps: Optimiser steps of an offline run; infinite where they are not known.
         plan: Of a game.
     """
-    from nashtune.memory.disk import disk_of, free_space
+    from nashtune.memory.disk import free_space
 
     if ranks_of(options["trainer"]).kind in ("deepspeed", "other"):
         return None, ["disk: not predicted for this strategy"]
     keep, every = _plain(runs, "keep_checkpoints", 1), _plain(runs, "save_every", 50)
     critic = _critic(spec, folder)
+    precision, lora = options["policy"]["precision"], lora_of(options["policy"])
     disk = None
     if critic is not None:
-        disk = disk_of(
-            folder,
-            precision=options["policy"]["precision"],
-            lora=lora_of(options["policy"]),
-            optimizer=spec.optimizer.name,
-            head=spec.head,
-            critic=critic,
-            rounds=rounds,
-            pushes=pushes(spec),
-            keep=keep,
-            saves=math.ceil(steps / every) if steps < math.inf else None,
+        disk = disk_of_run(
+            spec, folder, rounds, steps, precision=precision, lora=lora, critic=critic, keep=keep, every=every
         )
     if disk is None:
         return None, ["disk: not predicted for this model or method"]
@@ -81,9 +74,51 @@ def written(
     return {**disk.as_dict(), "peak": peak, "free": free}, notes
 
 
-def pushes(spec: Spec) -> bool:
-    """Whether a game's sampler writes the weights for another engine to read."""
-    return spec.sampler is not None and spec.sampler.target == PUSHING
+def disk_of_run(
+    spec: Spec,
+    folder: ModelFolder,
+    rounds: Iterable[Round],
+    steps: float,
+    *,
+    precision: str,
+    lora: LoraSettings | None,
+    critic: int,
+    keep: int,
+    every: int,
+) -> Disk | None:
+    """What a run of a spec writes: `check` and `fit` count the same.
+
+    Args:
+        spec: Of the run.
+        folder: Of the policy.
+        rounds: Of a game; empty of an offline run.
+        steps: Optimiser steps; infinite where they are not known.
+        precision: `policy.precision`.
+        lora: `policy.lora`.
+        critic: Parameters of the critic, see `critic_parameters`.
+        keep: `keep_checkpoints`.
+        every: `save_every`.
+
+    Returns:
+        As `disk_of`.
+
+    Raises:
+        InputError: config.json or a weight file cannot be read.
+    """
+    from nashtune.memory.disk import disk_of
+
+    return disk_of(
+        folder,
+        precision=precision,
+        lora=lora,
+        optimizer=spec.optimizer.name,
+        head=spec.head,
+        critic=critic,
+        rounds=rounds,
+        pushes=spec.sampler is not None and spec.sampler.target == PUSHING,
+        keep=keep,
+        saves=math.ceil(steps / every) if steps < math.inf else None,
+    )
 
 
 def _short(disk: Disk, peak: int, free: int) -> list[str]:

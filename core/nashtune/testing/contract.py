@@ -59,9 +59,9 @@ RULES: dict[str, str] = {
     "those beside it, unless the class says compares_rows; both also after some steps",
     "kl-report": "one number per row or a scalar, finite and without gradient",
     "kl-resume": "state_dict holds numbers only, and a new object that gets them goes on as the old one",
-    "kl-stable": "after many updates at a high KL divergence beta is not below what it is after as many at 0, nor the "
-    "same where it moves and is told of an anchor, and it rises again after it fell; steered to its set point, a small "
-    "disturbance of the loop on the test bench dies out",
+    "kl-stable": "after many updates at a high KL divergence beta is not below what it is after as many at 0; where it "
+    "looks at what it is told of an anchor it is not the same, and rises again after it fell; steered to its set "
+    "point, a small disturbance of the loop on the test bench dies out",
     "kl-reward": "the reward of a completion is no higher where the policy likes it more than an anchor does",
     "kl-statistics": "one number per token, float32 or wider, without gradient, for each declared name; every token "
     "on its own",

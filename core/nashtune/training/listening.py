@@ -14,6 +14,9 @@ from contextlib import contextmanager
 from functools import cache
 from threading import Thread
 
+END = 0
+"""No signal has this number. Closing the pipe would not end the thread: processes forked meanwhile hold it open."""
+
 
 @contextmanager
 def heard_by(hear: Callable[[int], None]) -> Iterator[None]:
@@ -32,14 +35,18 @@ def heard_by(hear: Callable[[int], None]) -> Iterator[None]:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        os.close(writing)
+        os.set_blocking(writing, True)
+        os.write(writing, bytes([END]))
         thread.join()
+        os.close(writing)
         os.close(reading)
 
 
 def _read(pipe: int, hear: Callable[[int], None]) -> None:
-    while numbers := os.read(pipe, 64):
-        for number in numbers:
+    while True:
+        for number in os.read(pipe, 64):
+            if number == END:
+                return
             hear(number)
 
 

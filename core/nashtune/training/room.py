@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,11 @@ from lightning.pytorch.strategies import DeepSpeedStrategy
 
 from nashtune.errors import InputError
 from nashtune.launcher import is_rank_0
-from nashtune.memory.disk import Disk, critic_parameters, disk_of, free_space
+from nashtune.memory.disk import Disk, critic_parameters, free_space
 from nashtune.models.locate import CHECKPOINTS, EXPORT
 from nashtune.notes import note
 from nashtune.spec.plan import size
-from nashtune.spec.rundisk import PUSHED, pushes
+from nashtune.spec.rundisk import PUSHED, disk_of_run
 from nashtune.training.checkpoint import checkpoints_in
 from nashtune.training.optimizer import total_steps
 
@@ -56,7 +57,10 @@ def check_room(cli: NashtuneCLI, session: Session, trainer: Trainer, folder: Pat
             f"{size(disk.first)}, so nothing could be saved. Free some space, give a folder on a larger disk "
             f"(--run_dir /LARGE/NAME), {adapter}take a smaller model"
         )
-    own = sum(map(_bytes, [*checkpoints_in(folder).values(), folder / "snapshots", folder / PUSHED]))
+    there = checkpoints_in(folder)
+    if disk.saves is not None:  # an old one stays until the next one is whole, also where that is the only one to come
+        disk = replace(disk, saves=disk.saves + len(there))
+    own = sum(map(_bytes, [*there.values(), folder / "snapshots", folder / PUSHED]))
     needed = max(disk.while_saving, disk.while_pushing, disk.at_the_end - _bytes(folder / EXPORT)) - own
     if free < needed:
         note(
@@ -71,17 +75,16 @@ def _disk(cli: NashtuneCLI, steps: int | None) -> Disk | None:
     critic = 0
     if module.loss.uses_values:
         critic = critic_parameters(module.loss.critic_init, policy.folder, module.oracle_model)
-    return disk_of(
+    return disk_of_run(
+        module.spec,
         policy.folder,
+        module.schedule.rounds() if module.is_game else (),
+        math.inf if steps is None else steps,
         precision=policy.config.precision,
         lora=policy.config.lora,
-        optimizer=module.spec.optimizer.name,
-        head=module.spec.head,
         critic=critic,
-        rounds=module.schedule.rounds() if module.is_game else (),
-        pushes=pushes(module.spec),
         keep=int(cli.plain["keep_checkpoints"]),
-        saves=None if steps is None else math.ceil(steps / int(cli.plain["save_every"])),
+        every=int(cli.plain["save_every"]),
     )
 
 

@@ -30,7 +30,7 @@ from nashtune.trust import grants
 
 MEASURED = ("seconds", "wall_seconds", "tokens_per_second", "peak_memory_gib")
 AFTER_TRAINING = {
-    "after the second policy's answers": ("nashtune.pipeline.perplexity_score:write_completions", 2, True),
+    "after the second policy's answers": ("nashtune.pipeline.journalled:write_completions", 2, True),
     "while answers are compared with the start": ("nashtune.journal.store:Journal.write_tensors", 6, True),
     "between scores and judgements": ("nashtune.journal.store:Journal.write_table", 7, True),
     "after the first seed's judgements": ("nashtune.journal.store:Journal.write_table", 8, True),
@@ -221,6 +221,8 @@ def test_kill_dash_nine_of_everything_then_the_folder_alone(whole, again):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.005)
         os.killpg(process.pid, signal.SIGKILL)
+        assert process.stdout is not None
+        process.stdout.read()  # until the training is gone, too: it holds the folder's lock for as long as it ends
     done = subprocess.run([*start, "--json"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     files = ("answers.parquet", "judgements.parquet", "runs/dpo/seed-0/export/model.safetensors")

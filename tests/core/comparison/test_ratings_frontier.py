@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from nashtune.comparison.frontier import frontier
-from nashtune.comparison.judged import Judged
+from nashtune.comparison.judged import K1, PER_TOKEN, Judged
 from nashtune.comparison.ratings import Frontier
 from nashtune.evaluation.bootstrap import Resampling
 
@@ -48,3 +49,16 @@ def test_a_start_without_an_answer_is_on_no_frontier():
     kl = np.array([np.nan, 0.1])[:, None, None] * np.ones((2, 1, 8))
     one = found(kl, np.array([1.0, 2.0])[:, None, None] * np.ones((2, 1, 8)))
     assert one.best == ("a",) and np.isnan(one.share[0])
+
+
+@pytest.mark.parametrize("estimator", [PER_TOKEN, K1])
+def test_a_divergence_that_is_never_below_zero_has_an_interval_that_is_not(estimator: str):
+    """Of two seeds intervals are so wide that they would reach far below."""
+    kl = np.array([0.0, 1.0])[:, None, None] * np.array([0.5, 1.5])[None, :, None] * np.ones((2, 2, 8))
+    p = np.full((1, 2, 8), 0.5)
+    judged = Judged(policies=("start", "a"), p=p, tokens=np.full(kl.shape, 9.0), kl=kl, kl_estimator=estimator)
+    rows = Resampling(2, 8, 200, level=0.95, seed=0)
+    made = frontier(judged, rows, np.full((len(rows.weights_RK), 2), 0.5))
+    assert made is not None
+    assert made.kl.low[1] == 0.0 if estimator == PER_TOKEN else made.kl.low[1] < -1.0
+    assert made.kl.value[1] == 1.0 and made.kl.high[1] > 2.0

@@ -16,6 +16,7 @@ from nashtune.comparison import runner
 from nashtune.comparison.missing import NOT_BEGUN, STOPPED, trainings
 from nashtune.comparison.rate import rate
 from nashtune.comparison.ratings import Ratings
+from nashtune.errors import InputError
 from nashtune.pipeline import fit_command
 
 SO_FAR = Path("out/so_far/3-of-4")
@@ -113,6 +114,15 @@ def test_why_a_policy_is_missing(tmp_path):
         ("d", NOT_BEGUN, False),
     ]
     assert found.ended == [("a", 0), ("c", 0)]
+
+
+@pytest.mark.parametrize("report", [b'{"untr', b"[]", b"\xff"])
+def test_a_report_that_cannot_be_read_is_named_with_the_next_step(tmp_path, report):
+    run = tmp_path / "runs/a/seed-0"
+    run.mkdir(parents=True)
+    (run / "report.json").write_bytes(report)
+    with pytest.raises(InputError, match=r"report\.json: it is not there, was cut short or altered; .* delete the"):
+        trainings(["a"], [0], tmp_path)
 
 
 def test_a_training_in_which_nothing_was_trained_is_seen_and_not_rated(pit, same_process, monkeypatch, capsys):

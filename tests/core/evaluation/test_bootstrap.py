@@ -204,3 +204,28 @@ def test_confidence_in_an_order_is_no_surer_than_the_seeds():
     assert above[0, 1] == pytest.approx(0.852, abs=0.01)  # Student's t of 2 with one degree of freedom
     assert above + above.T == pytest.approx(np.ones((2, 2)))
     assert np.isnan(Resampling(1, 1, 10, level=0.95, seed=0).above(np.array([[1.0, 2.0]]))).all()
+
+
+def test_a_pair_with_few_answered_prompts_has_their_freedom_with_two_seeds_too():
+    """The rest of the variance, which is not the seeds', is known from as many prompts as were answered."""
+    random = np.random.default_rng(0)
+    rows = Resampling(2, 40, 2000, level=0.95, seed=0)
+    answered = np.arange(40) < 3
+    values = np.where(answered, np.tile(random.normal(size=40), (2, 1)), np.nan).reshape(1, -1)
+    means = weighted_means(values, rows.weights_RK)
+    (whole, of_all), (error, freedom) = rows.errors(means), rows.errors(means, np.array([3.0]))
+    assert error == whole and of_all > 20 and freedom < 3
+
+
+def test_the_error_of_a_mean_over_few_prompts_is_that_of_any_mean():
+    values = np.array([[0.0, 1.0, 3.0, 7.0]])
+    rows = Resampling(1, 4, 20_000, level=0.95, seed=0)
+    (error,), (freedom,) = rows.errors(weighted_means(values, rows.weights_RK))
+    assert error == pytest.approx(values.std(ddof=1) / 2, rel=0.03) and freedom == 3
+
+
+def test_of_a_policy_with_one_seed_all_of_the_error_may_be_the_seeds():
+    values = np.concatenate([np.random.default_rng(0).normal(size=12), np.full(12, np.nan)])[None]
+    rows = Resampling(2, 12, 2000, level=0.95, seed=0)
+    _, (freedom,) = rows.errors(weighted_means(values, rows.weights_RK))
+    assert freedom == pytest.approx(1.0)

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from nashtune.onray.machine import Ended, Machine, Said
+from ranks import free_port
 
 READY = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done"
 
 
 def started(machine: Machine, command: list[str], folder: Path, processes: int = 2) -> Iterator[Said | Ended]:
     return machine.run(
-        command, str(folder), {}, machine=0, machines=1, processes=processes, meeting=("127.0.0.1", 29500)
+        command, str(folder), {}, machine=0, machines=1, processes=processes, meeting=("127.0.0.1", free_port())
     )
 
 
@@ -104,7 +105,7 @@ def test_a_process_dies_with_the_actor_and_never_begins_after_it(tmp_path: Path)
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         parent.kill()
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while alive(pid):
         assert time.monotonic() < end
         time.sleep(0.05)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import threading
 import time
 
@@ -18,6 +17,7 @@ from nashtune.oracles.judge import JudgeOracle
 from nashtune.oracles.judge_http import endpoint, retry_after
 from nashtune.oracles.judge_pool import in_parallel
 from nashtune.oracles.judge_verdict import VERDICT, verdict_reader
+from ranks import free_port
 
 PROMPTS = ["one", "two", "three", "four"]
 FIRST = ["aaa", "b", "cc", "same"]
@@ -216,9 +216,7 @@ def test_a_slow_endpoint_is_given_up(make, stub):
 def test_nobody_there(tmp_path, monkeypatch):
     monkeypatch.setattr(judge_client, "FIRST_WAIT", 0.01)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    url = f"http://127.0.0.1:{free_port()}/v1"
     oracle = JudgeOracle(url=url, model="m", cache=str(tmp_path), retries=1)
     with pytest.raises(InputError, match=rf"nothing answers at {url} \(ConnectError.*start the server, or set oracle"):
         oracle.prepare()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import torch
 from nashtune.errors import InputError
 from nashtune.oracles import judge_client
 from nashtune.oracles.judge import JudgeOracle
+from ranks import free_port
 
 # The chat template reads both answers and ends the prompt with a letter; the model writes the letter's verdict.
 JUDGE_TEMPLATE = (
@@ -59,9 +59,7 @@ def judge_model(tiny, tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """Address of a `transformers serve` that this module starts and stops."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = "from transformers.cli.transformers import main; main()"
     options = ["serve", "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
     home = tmp_path_factory.mktemp("serve")
@@ -83,8 +81,8 @@ def server(tmp_path_factory):
                 time.sleep(0.2)
         yield f"http://127.0.0.1:{port}"
     finally:
-        process.terminate()
-        process.wait(30)
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture

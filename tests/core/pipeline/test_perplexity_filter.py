@@ -158,7 +158,7 @@ def test_a_filter_that_keeps_nothing_goes_on_with_a_looser_rule(alone, line, ref
     )
     assert "samples: 2 there, 3 here" in refused(*command, "--stages.filter.samples", "3")
     with monkeypatch.context() as patched:
-        patched.setattr(Scorer, "_loaded", lambda *args: pytest.fail("scored or drawn again"))
+        patched.setattr(Scorer, "loaded", lambda *args: pytest.fail("scored or drawn again"))
         report, rows = alone("q=1.0")
     record = json.loads((line.folder / "out/filter/stage.json").read_text())
     assert (record["state"], record["settings"]["q"], report["settings"]["q"]) == ("done", 1.0, 1.0)
@@ -166,13 +166,13 @@ def test_a_filter_that_keeps_nothing_goes_on_with_a_looser_rule(alone, line, ref
     assert rows
     assert "settings changed since this stage began" in refused(*command, "--stages.filter.q", "0.9")
     with monkeypatch.context() as patched:
-        patched.setattr(Scorer, "_loaded", lambda *args: pytest.fail("scored or drawn again"))
+        patched.setattr(Scorer, "loaded", lambda *args: pytest.fail("scored or drawn again"))
         assert alone("q=1.0") == (report, rows)
 
 
 def test_another_rule_may_take_over_a_filter_that_has_begun(alone, line, monkeypatch):
     alone("rule=absolute", "tau=1.000001", code=2)
-    monkeypatch.setattr(Scorer, "_loaded", lambda *args: pytest.fail("scored again"))
+    monkeypatch.setattr(Scorer, "loaded", lambda *args: pytest.fail("scored again"))
     report, rows = alone("rule=topk", "n=1", "length_buckets=[8]", "apply_to=any")
     assert report["settings"]["rule"] == "topk"
     assert len(rows) == report["rows"]["kept"] > 0

@@ -21,7 +21,7 @@ from nashtune.pipeline.fit_stage import _summary
 IN_THE_FILTER = {
     "while answers are scored": ("nashtune.journal.store:Journal.write_tensors", 1, False),
     "after answers are scored": ("nashtune.journal.store:Journal.write_tensors", 1, True),
-    "while sampling": ("nashtune.pipeline.perplexity_score:write_completions", 1, False),
+    "while sampling": ("nashtune.pipeline.journalled:write_completions", 1, False),
     "while own samples are scored": ("nashtune.journal.store:Journal.write_tensors", 2, False),
     "before the picture": ("nashtune.pipeline.perplexity_filter:draw", 1, False),
     "before the rows": ("nashtune.pipeline.perplexity_filter:draw", 1, True),
@@ -102,6 +102,8 @@ def test_kill_dash_nine_of_everything_then_the_same_command(line, undisturbed):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.005)
         os.killpg(process.pid, signal.SIGKILL)
+        assert process.stdout is not None
+        process.stdout.read()  # until the training is gone, too: it holds the folder's lock for as long as it ends
     done = subprocess.run([*start, "--json"], capture_output=True, text=True, check=False, env=environ)
     assert done.returncode == 0, done.stderr
     entries = json.loads(done.stdout)

@@ -68,6 +68,22 @@ def test_names_are_bound_to_what_the_text_says(site):
     assert {"limit", "C"} <= set(source.names)
 
 
+def test_what_deletes_or_captures_leaves_a_name_open(site):
+    site.file(
+        "open_mod.py",
+        """
+        class Cut: rows = ("pairs",)
+        class Kept: rows = ("pairs",)
+        delattr(Cut, "rows")
+        class Rest: ...
+        match {}:
+            case {**Rest}: ...
+        """,
+    )
+    source = read_module("open_mod")
+    assert source.unclear == {"Cut", "Rest"} and "Kept" in source.names
+
+
 def test_a_package_reads_its_relative_imports_from_itself(site):
     site.file("relative_pkg/__init__.py", "from .leaf import X")
     assert read_module("relative_pkg").names["X"] == Imported("relative_pkg.leaf", "X")

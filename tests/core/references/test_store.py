@@ -76,7 +76,7 @@ def test_a_file_is_mapped_and_not_read(tmp_path: Path) -> None:
     there, place = mapped.find(wanted)
     grown = own() - before
     assert there.all() and np.array_equal(mapped.sums[place], sums.sums[sums.find(wanted)[1]])
-    assert file.stat().st_size > 24_000_000 and grown < 2_000
+    assert file.stat().st_size > 24_000_000 and grown < 8_000  # memory may come in huge pages of 2 MiB
     with pytest.raises(InputError, match="another made; delete it"):
         read(file, {"made": "there"})
 

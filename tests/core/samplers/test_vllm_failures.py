@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import replace
 
 import pytest
 
 from nashtune.errors import InputError
 from nashtune.samplers.vllm import VLLMSampler
+from ranks import free_port
 from vllm_bench import PROMPTS
 
 
@@ -109,9 +109,7 @@ def test_options_that_contradict_each_other_are_refused(options, message):
 
 
 def test_a_server_that_is_not_there_is_found_before_the_policy_loads():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-        sampler = VLLMSampler(servers=[url], retries=0)
-        with pytest.raises(InputError, match=rf"vLLM server {url}.*Start it, and give the command again"):
-            sampler.prepare()
+    url = f"http://127.0.0.1:{free_port()}"
+    sampler = VLLMSampler(servers=[url], retries=0)
+    with pytest.raises(InputError, match=rf"vLLM server {url}.*Start it, and give the command again"):
+        sampler.prepare()

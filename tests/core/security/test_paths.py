@@ -150,6 +150,14 @@ def test_a_stages_output_lies_in_the_pipelines_folder(tmp_path: Path) -> None:
     assert inside(tmp_path / "run", "a/export", "stage.json") == tmp_path / "run" / "a/export"
 
 
+@pytest.mark.parametrize("path", ["loop", "loop/export", "\ud800"])
+def test_a_link_to_itself_and_half_a_character_name_no_file(tmp_path: Path, path: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match=r"stage\.json names '.*', which is no file in"):
+        file = inside(tmp_path, path, "stage.json")
+        raise InputError(f"stage.json names '{path}', which is no file in: {file.read_bytes()!r}")
+
+
 @pytest.mark.parametrize("where", ["checkpoints", "logs", ".lock", "config.1.yaml", "snapshots/deep"])
 def test_a_run_does_not_go_on_through_a_link_out_of_its_folder(
     lab: Lab, refused: Callable[..., str], where: str, tmp_path: Path

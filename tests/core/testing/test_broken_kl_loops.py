@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -124,8 +126,40 @@ class FallsAndShows(Falls):
     def report(self, batch, beta):
         return Good.report(self, batch, beta)
 
+    def observe_round(self, means, completions):
+        self.value *= math.exp(-self.gain)
 
-@pytest.mark.parametrize("controller", [Falls])
+
+class RisesAndShows(FallsAndShows):
+    """Rises instead."""
+
+    def observe_round(self, means, completions):
+        self.value *= math.exp(self.gain)
+
+
+class Misspells(FallsAndShows):
+    """Looks for the divergence under another name than it is reported by, and so never finds that it is too large."""
+
+    def observe_round(self, means, completions):
+        self.value *= math.exp(self.gain * min(max(means.get("KL", 0.0) / 6.0 - 1.0, -1.0), 1.0))
+
+
+class FallsAndKeeps(FallsAndShows):
+    """Looks at the divergence, and falls whatever it is."""
+
+    def observe_round(self, means, completions):
+        self.last = means["kl"]
+        super().observe_round(means, completions)
+
+
+class FallsAndSteers(FallsAndShows):
+    """Says that it steers, and does not listen."""
+
+    def setpoint(self):
+        return 6.0
+
+
+@pytest.mark.parametrize("controller", [Falls, FallsAndShows, RisesAndShows])
 def test_a_good_one_passes(controller):
     check_component(controller)
 
@@ -142,7 +176,9 @@ def test_a_good_one_passes(controller):
         ("kl-stable", TurnedRound, "it is told of ref, and moves the same way whatever it is told"),
         ("kl-stable", TurnedRoundAndCut, "it is told of ref, and moves the same way whatever it is told"),
         ("kl-stable", OnlyFalls, "and after 200 more rounds at 1000 nats it is 5.6"),
-        ("kl-stable", FallsAndShows, "it is told of ref, and moves the same way whatever it is told"),
+        ("kl-stable", Misspells, "it is told of ref, and moves the same way whatever it is told"),
+        ("kl-stable", FallsAndKeeps, "it is told of ref, and moves the same way whatever it is told"),
+        ("kl-stable", FallsAndSteers, "a small disturbance grows by the factor 1 a round"),
         ("kl-stable", Unstable, "a small disturbance grows by the factor"),
         ("kl-reward", Pays, "where the policy likes each token 1 nat more than 'ref' does"),
     ],
@@ -151,9 +187,9 @@ def test_a_broken_one_is_found(rule, controller, said, finds):
     assert said in finds(rule, controller)
 
 
-def test_one_that_moves_by_time_alone_may_say_so(monkeypatch):
+def test_one_that_looks_and_moves_by_time_alone_may_say_so(monkeypatch):
     said: list[str] = []
     monkeypatch.setattr("nashtune.testing.contract.note", said.append)
-    check_component(FallsAndShows, waive={"kl-stable": "the divergence is for the log"})
+    check_component(FallsAndKeeps, waive={"kl-stable": "the divergence is for the log"})
     [line] = said
-    assert "FallsAndShows breaks `kl-stable`" in line and "Waived: the divergence is for the log" in line
+    assert "FallsAndKeeps breaks `kl-stable`" in line and "Waived: the divergence is for the log" in line

@@ -68,6 +68,15 @@ def test_what_was_trained_after_the_checkpoint_is_time_spent_and_no_result(tmp_p
     assert [row["began"] for row in rows] == ["day 0", "day 1", "day 2"]
 
 
+def test_the_peak_is_that_of_any_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "peak_memory_gib", lambda: 1000.0)
+    saved = train(begin(tmp_path, 0, {}), 1)
+    monkeypatch.setattr(module, "peak_memory_gib", lambda: 1.0)
+    second = begin(tmp_path, 1, saved, step=1)
+    train(second, 1)
+    assert second[0].report()[0]["peak_memory_gib"] == 1000.0
+
+
 def test_an_attempt_that_was_left_behind_counts_as_time_alone(tmp_path: Path) -> None:
     saved = train(begin(tmp_path, 0, {}), 2)
     train(begin(tmp_path, 1, saved, step=2), 3)  # then the user went back to the checkpoint of before

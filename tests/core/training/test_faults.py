@@ -136,11 +136,13 @@ def test_a_full_disk_of_one_rank_that_writes_pieces_stops_all(lab: Lab) -> None:
 
 
 def test_what_rank_0_refuses_alone_ends_the_others_at_once(lab: Lab) -> None:
-    """They have a minute to wait for it, and `faulty` kills them before that."""
+    """They have ten minutes to wait for it, and `faulty` kills them before that."""
     (lab.folder / "run").mkdir()
     (lab.folder / "run" / "precious").touch()
     same = ["fit", "--config", str(lab.run_file), "--spec", "dpo", *HALF, "--run_dir", "run"]
-    assert faulty(same, lab.folder, None, None, seconds=40) == [2, 2], said(lab.folder)
+    patient = Fault("patient", "nashtune.cli.main:main")
+    codes = faulty(same, lab.folder, patient, None, strategy=(*DDP[:-1], "0:10:00"))
+    assert codes == [2, 2], said(lab.folder)
     assert "run is not empty, and a run is never overwritten" in (lab.folder / "rank-0.log").read_text()
     other = " ".join((lab.folder / "rank-1.log").read_text().split())
     assert "error: rank 0 has ended before the processes met" in other and "Traceback" not in other
@@ -151,7 +153,7 @@ def test_a_slow_rank_changes_nothing_and_one_that_hangs_ends_the_run(lab: Lab) -
     assert on_two(lab, "whole", None, None, more=limited) == [0, 0], said(lab.folder)
     assert on_two(lab, "slow", None, Fault("slow", STEP, 2), more=limited) == [0, 0], said(lab.folder)
     assert_same(lab.folder / "whole", lab.folder / "slow")
-    impatient = (*DDP[:-1], "0:00:05")
+    impatient = (*DDP[:-1], "0:00:15")  # half of what a rank hangs
     codes = on_two(lab, "hang", None, Fault("hang", STEP, 2), more=limited, strategy=impatient)
     assert codes == [1, 1], said(lab.folder)
     assert "the newest checkpoint is step=1.ckpt; go on with" in said(lab.folder)

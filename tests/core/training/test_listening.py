@@ -12,12 +12,12 @@ from threading import Event, current_thread, main_thread
 import pytest
 
 from faults import STEP, Fault, _run
-from killing import SERVER
+from killing import Forked
 from lab import Lab
 from nashtune.training.checkpoint import newest_checkpoint
 from nashtune.training.listening import heard_by
 from nashtune.training.lock import LOCK
-from ranks import DDP, free_port
+from ranks import DDP, SECONDS, free_port, logs
 
 
 def test_a_thread_hears_what_came_and_nothing_of_forks() -> None:
@@ -37,11 +37,25 @@ def test_a_thread_hears_what_came_and_nothing_of_forks() -> None:
             os.waitpid(child, 0)
             assert not came.wait(0.3)
             os.kill(os.getpid(), signal.SIGUSR2)
-            assert came.wait(10)
+            assert came.wait(60)
         assert heard == [(signal.SIGUSR2, False)]
         assert signal.set_wakeup_fd(-1) == -1
     finally:
         signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_process_that_was_forked_and_lives_on_keeps_nobody_waiting() -> None:
+    """Such as the pool of a plugin's oracle, which multiprocessing ends when this process ends."""
+    begun, child = time.monotonic(), 0
+    try:
+        with heard_by(lambda number: None):
+            if (child := os.fork()) == 0:
+                time.sleep(10)
+                os._exit(0)
+        assert time.monotonic() - begun < 5
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def begin(lab: Lab, *faults: Fault | None, missing: int = 0) -> list[BaseProcess]:
@@ -50,7 +64,7 @@ def begin(lab: Lab, *faults: Fault | None, missing: int = 0) -> list[BaseProcess
     run = ["--run_dir", str(lab.folder / "run"), "--ckpt_path", "auto", "--data.batch_size", "2", "--save_every", "1"]
     command = ["fit", "--config", str(lab.run_file), "--spec", "dpo", *run, "--trainer.devices", str(total), *DDP]
     processes: list[BaseProcess] = [
-        SERVER.Process(target=_run, args=(rank, total, port, command, str(lab.folder), fault, {}))
+        Forked(target=_run, args=(rank, total, port, command, str(lab.folder), fault, {}))
         for rank, fault in enumerate(faults)
     ]
     for process in processes:
@@ -58,12 +72,13 @@ def begin(lab: Lab, *faults: Fault | None, missing: int = 0) -> list[BaseProcess
     return processes
 
 
-def wait_for(path: Path, text: str, process: BaseProcess) -> str:
-    end = time.monotonic() + 60
-    while not path.exists() or text not in path.read_text():
-        assert process.is_alive() and time.monotonic() < end, path.read_text()
+def wait_for(path: Path, text: bytes, process: BaseProcess) -> str:
+    """Until a file is there and has some bytes in it; what it holds then."""
+    end = time.monotonic() + SECONDS
+    while not path.exists() or text not in path.read_bytes():
+        assert process.is_alive() and time.monotonic() < end, f"{path}: {logs(path.parent)}"
         time.sleep(0.05)
-    return path.read_text()
+    return path.read_text(errors="replace")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -71,11 +86,11 @@ def test_a_process_that_waits_for_one_that_never_begins_says_so_and_ends(lab: La
     (process,) = begin(lab, None, missing=1)
     try:
         log = lab.folder / "rank-0.log"
-        assert "waiting for 1 other process (127.0.0.1:" in wait_for(log, "waiting for", process)
+        assert "waiting for 1 other process (127.0.0.1:" in wait_for(log, b"(127.0.0.1:", process)
         time.sleep(0.5)  # into the call that waits; a signal before it ends the process as well
         assert process.pid is not None
         os.kill(process.pid, number)
-        process.join(20)
+        process.join(60)
         assert process.exitcode == code, log.read_text()
         said = " ".join(log.read_text().split())
         assert "begin again in the same folder: nashtune fit --ckpt_path auto" in said and "Traceback" not in said
@@ -87,18 +102,16 @@ def test_a_process_that_waits_for_one_that_never_begins_says_so_and_ends(lab: La
 def test_the_second_signal_ends_a_step_that_waits_for_a_rank_that_hangs(lab: Lab) -> None:
     first, second = begin(lab, None, Fault("hang", STEP, 3))
     try:
-        checkpoint = lab.folder / "run" / "checkpoints" / "step=2.ckpt"
-        end = time.monotonic() + 60
-        while not checkpoint.exists():
-            assert first.is_alive() and time.monotonic() < end, (lab.folder / "rank-0.log").read_text()
-            time.sleep(0.02)
-        time.sleep(0.5)  # rank 0 waits in the third step now, as rank 1 sleeps
+        # rank 1 sleeps in its third step, so the ranks have agreed that nobody was asked to stop after the second one
+        wait_for(lab.folder / "rank-1.log", b"nothing happens", second)
+        wait_for(lab.folder / "run" / "checkpoints" / "step=2.ckpt", b"", first)
+        time.sleep(0.5)  # rank 0 waits in the third step now
         assert first.pid is not None and (lab.folder / "run" / LOCK).exists()
         os.kill(first.pid, signal.SIGTERM)
         first.join(4)
         assert first.is_alive(), "a step that is begun is finished"
         os.kill(first.pid, signal.SIGTERM)
-        first.join(3)
+        first.join(15)  # rank 1 sleeps for longer
         log = (lab.folder / "rank-0.log").read_text()
         assert first.exitcode == 143, log
         assert "stopped at step 2; the newest checkpoint is step=2.ckpt; go on with" in " ".join(log.split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import torch
 from lab import Lab
 from nashtune.cli.main import main
 from nashtune.training.checkpoint import newest_checkpoint, read_checkpoint
+from ranks import free_port
 
 OPTIONS = ["--trainer.max_epochs", "1", "--trainer.gradient_clip_val", "1.0", "--data.batch_size", "4"]
 
@@ -50,7 +52,10 @@ def test_two_processes_with_unequal_passes_are_the_same_optimiser_steps(lab: Lab
     command = [sys.executable, "-m", "nashtune", "fit", "--spec", "epsilon_dpo", "--config", str(lab.run_file)]
     settings = ["--trainer.max_epochs", "1", "--data.batch_tokens", "60", "--spec.optimizer.warmup", "0"]
     two = [*command, *settings, "--run_dir", "two", "--data.batch_size", "2", "--trainer.devices", "2"]
-    done = subprocess.run([*two, "--trainer.strategy", "ddp"], capture_output=True, text=True, cwd=lab.folder)
+    environ = {**os.environ, "MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(
+        [*two, "--trainer.strategy", "ddp"], capture_output=True, text=True, cwd=lab.folder, env=environ
+    )
     assert done.returncode == 0, done.stderr
     one = lab.fit(*settings, "--data.batch_size", "4", spec="epsilon_dpo", run="one")
     for name, value in weights(one).items():

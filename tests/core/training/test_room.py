@@ -97,6 +97,17 @@ def test_a_run_that_goes_on_needs_room_beside_what_it_has(
     assert list(checkpoints_in(run)) == [3]
 
 
+def test_the_checkpoint_that_a_run_goes_on_from_stays_until_the_only_one_to_come_is_whole(
+    lab: Lab, free: Callable[[int], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    lab.fit(*SHORT)
+    free(LEAST)
+    with caplog.at_level(logging.INFO):
+        lab.fit(*SHORT, "--ckpt_path", "last", "--trainer.max_steps", "3")
+    (said,) = [record.message for record in caplog.records if "are free there" in record.message]
+    assert "322 kB are free there, and the run needs up to 36" in said  # kB, of a second one
+
+
 @pytest.mark.parametrize(
     ("session", "trainer", "steps", "game", "expected"),
     [
