@@ -159,6 +159,8 @@ def _rank(rank: int, ranks: int, port: int, command: list[str], folder: str, dea
 
     try:
         code = main(command)
+    except SystemExit as ended:  # of a rank that follows another one that was stopped
+        code = int(ended.code or 0)
     except BaseException:
         import traceback
 

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
 from nashtune.errors import InputError
 
-FILES = {".csv", ".json", ".parquet", ".safetensors", ".yaml"}
-"""Ends of names that a run gives to files alone; a checkpoint may be a folder."""
+FILES = re.compile(
+    r".*\.(?:csv|html|json|jsonl|lock|parquet|png|pt|safetensors|yaml)|\.lock"  # what a kill leaves of one, too:
+    r"|\..*\.(?:csv|html|json|jsonl|parquet|png|safetensors|yaml)\.partial"
+)
+"""Names that runs, pipelines and comparisons give to files alone."""
+FOLDERS = re.compile(
+    r"answers|attempt_\d+|checkpoints|export|journal|logs|oracle|round-\d+|snapshots|tensorboard|vllm"
+    r"|judgements|judges|runs|so_far"  # of a comparison
+)
+"""Names that they give to folders alone, however deep."""
+CHECKPOINT = re.compile(r"step=\d+\.ckpt")
+"""A file, or a folder of pieces."""
 
 
 def is_plain(name: object) -> bool:
@@ -44,15 +55,18 @@ def refuse_strange(folder: Path) -> None:
         folder: Of a run or a pipeline; may be a link itself.
 
     Raises:
-        InputError: there is a pipe or a device, which would keep the run waiting; a folder where a file belongs; a link
-            to itself, or out of the folder.
+        InputError: there is a pipe or a device, which would keep the run waiting; a folder where a file belongs, or a
+            file where a folder does, which may be needed only when everything is trained; a link to itself, to nothing
+            in such a place, or out of the folder.
     """
     home = folder.resolve()
     for place, folders, files in os.walk(home):
         for path in (Path(place, name) for name in (*folders, *files)):
             shown = folder / path.relative_to(home)
             if odd := _odd(path):
-                raise InputError(f"{shown} is {odd}, which no run has written there; remove it")
+                raise InputError(
+                    f"{shown} is {odd}, which no run has written there; remove it, or put back what was there"
+                )
             if path.is_symlink() and not path.resolve().is_relative_to(home):
                 raise InputError(
                     f"{shown}: is a link to {os.readlink(path)}, out of the run folder, and the run would be written "
@@ -62,9 +76,18 @@ def refuse_strange(folder: Path) -> None:
 
 def _odd(path: Path) -> str:
     """What a path is that is neither a file nor a folder in its place; ""."""
-    if path.is_symlink():
-        return "a link to itself" if os.path.islink(os.path.realpath(path)) else ""
+    if is_loop(path):
+        return "a link to itself"
+    file, folder = FILES.fullmatch(path.name), FOLDERS.fullmatch(path.name)
     if path.is_dir():
-        return "a folder" if path.suffix in FILES else ""
+        return "a folder" if file else ""
     # in this order: a file that another process is about to rename may be gone
-    return "neither a file nor a folder" if not path.is_file() and path.exists() else ""
+    if path.exists():
+        return "neither a file nor a folder" if not path.is_file() else "a file" if folder else ""
+    # one by another name is the user's own, such as `latest`, and leads to a checkpoint that was removed
+    return "a link to nothing" if path.is_symlink() and (file or folder or CHECKPOINT.fullmatch(path.name)) else ""
+
+
+def is_loop(path: Path) -> bool:
+    """Whether a path is a link that leads back to itself."""
+    return path.is_symlink() and os.path.islink(os.path.realpath(path))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from nashtune.terminal import message
+
 
 def note(text: str) -> None:
     """Say it, through Lightning's logger."""
@@ -13,4 +15,4 @@ def note(text: str) -> None:
     # Lightning sets this when it is imported, and keeps what it finds; without it `rank_zero_info` raises an error
     if not hasattr(rank_zero_only, "rank"):
         setattr(rank_zero_only, "rank", int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))))  # noqa: B010
-    rank_zero_info(f"note: {text}")
+    rank_zero_info(f"note: {message(text)}")

@@ -20,6 +20,7 @@ from nashtune.spec.resolve import build, resolve
 from nashtune.spec.run import RUN_SECTIONS, load_runs, split_cli
 from nashtune.spec.runcheck import Checked, check_run
 from nashtune.spec.runoptions import put_options
+from nashtune.terminal import say
 
 SUMMARY = "check a spec, and a run, without loading a model"
 EPILOG = """\
@@ -87,9 +88,9 @@ def run(args: argparse.Namespace) -> int:
         return 2 if findings else 0
     for result in results:
         if result["ok"]:
-            print(f"{result['name']}: ok")
+            say(f"{result['name']}: ok")
         for note in result["notes"]:
-            print(f"  {note}")
+            say(f"  {note}")
     if findings:
         raise Findings(findings)
     return 0

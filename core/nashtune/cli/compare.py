@@ -30,6 +30,7 @@ from nashtune.errors import InputError
 from nashtune.pipeline.folder import choose_folder, held
 from nashtune.spec.loader import read_yaml
 from nashtune.spec.run import RUN_SECTIONS, split_cli
+from nashtune.terminal import message
 
 if TYPE_CHECKING:
     from nashtune.comparison.plan import Entry
@@ -215,7 +216,7 @@ def _show_plan(request: Request, entries: Sequence[Entry], notes: Sequence[str],
 
     said = [*notes, *(note for one in entries for note in one.notes)]
     for note in merged(said, [one.name for one in entries]):
-        print(f"note: {note}")
+        print(message(f"note: {note}"))
     rows = [
         [
             one.name,
@@ -227,7 +228,7 @@ def _show_plan(request: Request, entries: Sequence[Entry], notes: Sequence[str],
     ]
     print_table(PLANNED, rows)
     for line in room:
-        print(line)
+        print(message(line))
     print(f"all is well: {len(entries) * len(request.seeds)} trainings, {len(request.seeds)} of each; none was begun")
 
 
@@ -244,7 +245,7 @@ def _print(result: Result, folder: Path, said: Sequence[str], *, as_json: bool) 
     for table in [*ratings.tables(), cost_table(result.costs, order, result.plain["phases"])]:
         console().print(table)
     for note in merged([one for one in result.notes if one not in said], result.plain["specs"]):
-        print(f"note: {note}")
+        print(message(f"note: {note}"))
     ties, changed, pairs = (sum(one[name] for one in result.plain["judged"]) for name in ("ties", "changed", "pairs"))
     print(f"judge:   {ties} of {pairs} pairs of answers tie, and {changed} have another winner in the other order")
     print(f"page:    {folder / PAGE}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from nashtune.cli.output import print_json, print_table
 from nashtune.cli.values import number, picture_path, whole
 from nashtune.errors import InputError, nearest
+from nashtune.terminal import say
 
 if TYPE_CHECKING:
     from nashtune.kl.plant import Plant
@@ -100,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         title = f"{spec.name}: lag {plant.lag:g}, delay {plant.delay}, noise {plant.noise:g}"
         draw(traces, plant, picture, title)
         if not args.json:
-            print(f"picture: {picture}")
+            say(f"picture: {picture}")
     return 0
 
 
@@ -110,7 +111,7 @@ def _nothing(spec: Spec, *, as_json: bool) -> int:
     if as_json:
         print_json({"spec": spec.name, "reacts": False, "verdict": said})
     else:
-        print(said)
+        say(said)
     return 0
 
 
@@ -158,7 +159,7 @@ def _vary(text: str, spec: Spec) -> tuple[str, list[str]]:
 
 
 def _print(traces: Sequence[Trace], plant: Plant, rounds: int, spec: Spec) -> None:
-    print(
+    say(
         f"{spec.name}: {rounds} rounds of {plant.completions} completions; lag {plant.lag:g}, delay {plant.delay}, "
         f"noise {plant.noise:g}; the KL rests at {plant.kl_rest:g} nats under β = {plant.beta_rest:g}"
     )
@@ -178,7 +179,7 @@ def _print(traces: Sequence[Trace], plant: Plant, rounds: int, spec: Spec) -> No
     ]
     print_table(columns, rows)
     for trace in traces:
-        print(f"{trace.name}: {_verdict(trace)}")
+        say(f"{trace.name}: {_verdict(trace)}")
 
 
 def _verdict(trace: Trace) -> str:

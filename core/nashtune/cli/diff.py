@@ -9,6 +9,7 @@ from nashtune.cli.output import print_json, print_table
 from nashtune.spec.model import COMPONENTS, NONE, Spec
 from nashtune.spec.resolve import resolve
 from nashtune.spec.types import describe
+from nashtune.terminal import say
 
 SUMMARY = "show what differs in meaning between two specs"
 EPILOG = """\
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         rows = [(one["key"], _shown(one, "a"), _shown(one, "b")) for one in differences]
         print_table(["", args.a, args.b], rows)
     else:
-        print(f"{args.a} and {args.b} mean the same")
+        say(f"{args.a} and {args.b} mean the same")
     return 1 if differences else 0
 
 

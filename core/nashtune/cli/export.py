@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from nashtune.errors import InputError
+from nashtune.terminal import say
 
 SUMMARY = "save a run's model as a Hugging Face folder with a model card"
 
@@ -30,5 +31,5 @@ def run(args: argparse.Namespace) -> int:
         if (problem := cannot_write(error)) is None:
             raise
         raise InputError(f"{problem}; nothing was exported. Make room, or choose another folder with --out") from error
-    print(json.dumps({"folder": str(folder)}) if args.json else f"exported to {folder}")
+    say(json.dumps({"folder": str(folder)}) if args.json else f"exported to {folder}")
     return 0

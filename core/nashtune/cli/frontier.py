@@ -11,6 +11,7 @@ import numpy as np
 from nashtune.cli.output import print_json, print_table
 from nashtune.cli.values import picture_path
 from nashtune.errors import InputError
+from nashtune.terminal import say
 
 if TYPE_CHECKING:
     from nashtune.bandits.frontier import Curve, Frontier
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
         draw(found, picture)
         if not args.json:
-            print(f"picture: {picture}")
+            say(f"picture: {picture}")
     return 0
 
 
@@ -75,7 +76,7 @@ def _ns(given: Sequence[str] | None) -> list[int] | None:
 
 def _print(found: Frontier, prompts: int) -> None:
     what = "exact" if found.exact else "unbiased estimates from samples"
-    print(f"best-of-n on {found.name}: {prompts} prompt{'s' if prompts > 1 else ''}, {what}")
+    say(f"best-of-n on {found.name}: {prompts} prompt{'s' if prompts > 1 else ''}, {what}")
     common = {"KL bound": found.bound} if found.kl is None else {"KL": found.kl, "KL bound": found.bound}
     for title in ("gold", "proxy") if found.kl is not None else ("KL", "gold", "proxy"):
         own = {f"{title}, {curve.name}": getattr(curve, title.lower()) for curve in found.curves}
@@ -87,7 +88,7 @@ def _print(found: Frontier, prompts: int) -> None:
         headers = ["gold = d (α − β d), d = √KL", "α", "β", "R²", "peak d", "gain there", "largest gold at n"]
         print_table(headers, [_law(curve, found.ns) for curve in laws])
     for note in found.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
 
 
 def _law(curve: Curve, ns: Sequence[int]) -> list[str]:

@@ -11,6 +11,7 @@ from nashtune.importing import files
 from nashtune.importing.method import word
 from nashtune.importing.translate import Item, Translation
 from nashtune.spec.loader import display
+from nashtune.terminal import say
 
 HEADINGS = {
     "same": "means what is done here anyway",
@@ -34,7 +35,7 @@ def print_import(
         new: Those of the two files that were written now.
     """
     table, method = translation.table, translation.method
-    print(f"{source}: {method.name} of {table.tool} {table.version} is the spec '{method.base}' here")
+    say(f"{source}: {method.name} of {table.tool} {table.version} is the spec '{method.base}' here")
     mapped = translation.of("mapped")
     print_table(
         [f"{table.tool}", "value", "here"],
@@ -42,27 +43,27 @@ def print_import(
     )
     defaults = [item for item in mapped if not item.given]
     if defaults:
-        print(f"defaults of {table.tool}, written out: {', '.join(f'{one.key} {word(one.value)}' for one in defaults)}")
+        say(f"defaults of {table.tool}, written out: {', '.join(f'{one.key} {word(one.value)}' for one in defaults)}")
     for outcome in ("same", "left", "unread", "lost"):
         items = translation.of(outcome)
         if not items:
             continue
-        print(f"{HEADINGS[outcome]}:")
+        say(f"{HEADINGS[outcome]}:")
         if outcome == "same":
-            print(f"  {', '.join(f'{item.key} {word(item.value)}' for item in items)}")
+            say(f"  {', '.join(f'{item.key} {word(item.value)}' for item in items)}")
             continue
         for text in dict.fromkeys(item.text for item in items):
-            print(f"  {', '.join(item.key for item in items if item.text == text)}: {text}")
+            say(f"  {', '.join(item.key for item in items if item.text == text)}: {text}")
     for note in translation.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     kept = [display(path) for path in (spec_file, run_file) if path not in new]
     if new:
-        print(f"written: {', '.join(display(path) for path in new)}")
+        say(f"written: {', '.join(display(path) for path in new)}")
     if kept:
-        print(f"left as they are, with the same text already: {', '.join(kept)}")
+        say(f"left as they are, with the same text already: {', '.join(kept)}")
     for note in notes:
-        print(f"  {note}")
-    print(f"next: nashtune fit {files.fit_options(display(spec_file), display(run_file))}")
+        say(f"  {note}")
+    say(f"next: nashtune fit {files.fit_options(display(spec_file), display(run_file))}")
 
 
 def _settings(settings: Any) -> str:

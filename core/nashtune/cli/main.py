@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -14,10 +13,8 @@ from typing import NoReturn
 import nashtune
 from nashtune.cli.commands import COMMANDS, LIGHTNING, MODULES, READ_NO_CODE, TRACEBACK, WRITE_IT_DOWN, overview
 from nashtune.errors import CheckFailed, InputError, Interrupted, nearest
+from nashtune.terminal import message
 from nashtune.trust import granted, take_grants
-
-MESSAGE = 8000
-"""Characters of a message at most; what is wrong stands at its beginning, and the next step at its end."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -44,40 +41,64 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 1 the check failed, 2 the input was wrong."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal without β must not stop a run
+    _open_streams()
     try:
-        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        code = _answered(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
         return code
+    except BrokenPipeError:  # `nashtune list | head`: the reader has seen enough
+        return _unread()
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # of a console that Lightning or a plugin has made
+            return _unread()
+        raise
+
+
+def _answered(argv: list[str]) -> int:
+    """The exit code of a command; what ended it is said on stderr."""
+    try:
+        return _dispatch(argv)
     except InputError as error:
         _raise_if_asked(error)
         lines = getattr(error, "lines", None)  # none at all where another rank says the same
         for line in [str(error)] if lines is None else lines:
-            print(f"error: {_cut(line)}", file=sys.stderr, flush=True)
+            print(message(f"error: {line}"), file=sys.stderr, flush=True)
         if error.afterwards is not None:
             error.afterwards()
         return 2
     except Interrupted as error:
-        print(error, file=sys.stderr)
+        print(message(str(error)), file=sys.stderr)
         return error.code
     except CheckFailed as error:
-        print(f"failed: {error}", file=sys.stderr)
+        print(message(f"failed: {error}"), file=sys.stderr)
         return 1
-    except BrokenPipeError:  # `nashtune list | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
 
 
-def _cut(line: str) -> str:
-    """A message without the length of what it repeats: a number of a million digits, a list of all rows."""
-    words = re.sub(r"[^\s/]{400,}", lambda word: f"{word[0][:60]}... ({len(word[0])} characters)", line)
-    gone = len(words) - MESSAGE
-    return words if gone <= 0 else f"{words[: MESSAGE // 2]} ... ({gone} characters) ... {words[-MESSAGE // 2 :]}"
+def _open_streams() -> None:
+    """Make both take whatever is printed.
+
+    One that the caller has closed (`>&-`) is None in Python, and the next file opened would get its number: what C code
+    prints would end up in there.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without β must not stop a run
+
+
+def _unread() -> int:
+    """The exit code where nobody reads what is printed; what is still to be printed goes nowhere."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return 141
 
 
 def _raise_if_asked(error: Exception) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nashtune.authoring.names import check_free, spell
 from nashtune.authoring.template import find_template, render, write_folder
+from nashtune.terminal import say
 
 SUMMARY = "begin a plugin of your own: a distribution with a loss, a spec, vectors and tests that pass"
 EPILOG = """\
@@ -42,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
         "pytest": "what is asked of every component and spec, two training steps among it",
         f"nashtune fit --spec {names.package} --config demo --trainer.max_steps 2": "on a small real model",
     }
-    print(f"{shown}: {len(files)} files, a plugin that works. Next:\n")
+    say(f"{shown}: {len(files)} files, a plugin that works. Next:\n")
     for command, comment in steps.items():
-        print(f"  {command:<26} # {comment}" if comment else f"  {command}")
-    print(f"\nYour equation goes into {names.package}/loss.py; README.md says what to change after it, in order.")
+        say(f"  {command:<26} # {comment}" if comment else f"  {command}")
+    say(f"\nYour equation goes into {names.package}/loss.py; README.md says what to change after it, in order.")
     return 0

@@ -10,6 +10,7 @@ from nashtune.plugins import PluginRecord, load_plugins
 from nashtune.plugins.component import KINDS
 from nashtune.plugins.manager import refuse_if_strict
 from nashtune.plugins.targets import looked_at
+from nashtune.terminal import say
 
 SUMMARY = "list plugins: name, version, status, components, failure reason"
 
@@ -58,4 +59,4 @@ def _print_table(records: list[PluginRecord]) -> None:
     print_table(["plugin", "version", "status", "components"], rows)
     for record in records:
         if record.status != "ok":
-            print(record.line())
+            say(record.line())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nashtune.errors import InputError
 from nashtune.files import cannot_write, write_bytes_atomically
+from nashtune.terminal import say
 
 SUMMARY = "write the HTML page of a run or of a comparison"
 EPILOG = """\
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             f"{out} cannot be written ({cannot_write(error) or error.strerror}); name another file: --out FILE"
         ) from error
-    print(f"{out}   ({len(data) / 1e6:.1f} MB)")
+    say(f"{out}   ({len(data) / 1e6:.1f} MB)")
     return 0
 
 

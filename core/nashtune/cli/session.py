@@ -18,6 +18,7 @@ from nashtune.training.checkpoint_check import check_complete
 from nashtune.trust import grants
 
 PER_ATTEMPT = ("run_dir", "ckpt_path")  # said anew for each attempt, never inherited
+SECTIONS = ("spec", "policy", "data")  # mappings that each configuration of a run has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ def prepare(subcommand: str, argv: Sequence[str]) -> Session:
         note_other_version(checkpoint, own.get("version"))
         inherited = own["config"]
     if resumed is not None:
-        inherited = dict(read_yaml(resumed / "config.yaml").data)
+        inherited = _saved(resumed / "config.yaml")
     source: str | Located | Mapping[str, Any] | None = request.spec or runs.spec or inherited.get("spec")
     if source is None:
         word = next((w for w in rest[:1] if not w.startswith("-")), None)
@@ -115,6 +116,21 @@ def _began(run_dir: str | None) -> Path | None:
     if folder is None or checkpoints_in(folder):
         return None
     return folder if (folder / "snapshots").is_dir() and (folder / "config.yaml").is_file() else None
+
+
+def _saved(file: Path) -> dict[str, Any]:
+    """What a run that goes on without a checkpoint was begun with.
+
+    Raises:
+        InputError: the file cannot be read, or holds no configuration of a run.
+    """
+    found = read_yaml(file).data
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), dict) for key in SECTIONS):
+        raise InputError(
+            f"{file}: was cut short or altered: it does not say with which {', '.join(SECTIONS)} the run was begun; "
+            "restore it from a copy, or start a new run with another --run_dir"
+        )
+    return found
 
 
 def _locate(asked: str, run_dir: str | None) -> Path:

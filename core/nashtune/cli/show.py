@@ -18,6 +18,7 @@ from nashtune.spec.overrides import take_overrides
 from nashtune.spec.reductions import reductions
 from nashtune.spec.resolve import resolve
 from nashtune.spec.types import describe
+from nashtune.terminal import one_line
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -112,8 +113,8 @@ def _print_page(page: Mapping[str, Any]) -> None:
     out = console()
     width = min(shutil.get_terminal_size((100, 24)).columns, 120) if sys.stdout.isatty() else 0
     head = [page["name"], about.get("kind"), about.get("paper"), page["file"]]
-    out.print(Text(about.get("title", page["name"]), style="bold"), soft_wrap=True)
-    out.print(Text("  ·  ".join(part for part in head if part), style="dim"), soft_wrap=True)
+    out.print(Text(one_line(about.get("title", page["name"])), style="bold"), soft_wrap=True)
+    out.print(Text(one_line("  ·  ".join(part for part in head if part)), style="dim"), soft_wrap=True)
     for title, lines in _said(about).items():
         if lines:
             out.print(Text(f"\n{title}", style="bold"))
@@ -171,5 +172,5 @@ def _value(value: Any) -> str:
 def _paragraph(text: str, width: int, indent: int = 2) -> Text:
     from rich.text import Text
 
-    lines = textwrap.wrap(text, max(width - indent, 40), break_long_words=False) if width else [text]
+    lines = textwrap.wrap(text, max(width - indent, 40), break_long_words=False) if width else text.split("\n")
     return Text("\n".join(" " * indent + line for line in lines), no_wrap=True, overflow="ignore")

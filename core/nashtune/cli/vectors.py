@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nashtune.cli.output import print_json
 from nashtune.errors import InputError
 from nashtune.spec.overrides import PREFIX
+from nashtune.terminal import say
 
 if TYPE_CHECKING:
     from nashtune.evaluation.vector_place import Place
@@ -88,9 +89,9 @@ def _run_all(*, as_json: bool) -> int:
     if as_json:
         print_json({"specs": results, "without_vectors": without})
     else:
-        print(f"{len(results)} specs, {len(failed)} failed{': ' + ', '.join(failed) if failed else ''}")
+        say(f"{len(results)} specs, {len(failed)} failed{': ' + ', '.join(failed) if failed else ''}")
         for name in without:
-            print(f"{name}: brings no vectors")
+            say(f"{name}: brings no vectors")
     return 1 if failed else 0
 
 
@@ -100,7 +101,7 @@ def _run_spec(name: str, place: Place, *, quiet: bool) -> tuple[list[dict[str, A
     from nashtune.evaluation.vectors import compare, evaluate
 
     if place.lent:
-        print(f"note: {name}: {place.lent}", file=sys.stderr)
+        say(f"note: {name}: {place.lent}", file=sys.stderr)
     spec = place.spec
     shown, largest, passed, checked = [], 0.0, True, 0
     for i, case in enumerate(load_cases(place.file)):
@@ -109,21 +110,21 @@ def _run_spec(name: str, place: Place, *, quiet: bool) -> tuple[list[dict[str, A
         difference = compare(result, case, where)
         label = f"{name}, case {i + 1}" + (f" ({case['name']})" if "name" in case else "")
         if result.unread:
-            print(f"note: {label}: {spec.loss.name} does not read {', '.join(result.unread)}", file=sys.stderr)
+            say(f"note: {label}: {spec.loss.name} does not read {', '.join(result.unread)}", file=sys.stderr)
         shown.append(_as_dict(result, case, difference))
         if difference is None:
             if not quiet:
-                print(f"{label}:\n{json.dumps(shown[-1], indent=2)}")
+                say(f"{label}:\n{json.dumps(shown[-1], indent=2)}")
             continue
         checked += 1
         largest = max(largest, difference.size)
         if not difference.passed:
             passed = False
             detail = f"largest difference {difference.size:.3e}, tolerance {difference.tolerance:.0e}: {difference.at}"
-            print(f"FAILED {label}: {detail}", file=sys.stderr)
+            say(f"FAILED {label}: {detail}", file=sys.stderr)
     if checked and not quiet:
         verdict = "ok" if passed else "FAILED"
-        print(f"{name}: cases checked {checked}, largest difference {largest:.1e}, {verdict}")
+        say(f"{name}: cases checked {checked}, largest difference {largest:.1e}, {verdict}")
     return shown, passed
 
 

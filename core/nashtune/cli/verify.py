@@ -12,6 +12,7 @@ from nashtune.cli.output import print_json
 from nashtune.cli.values import picture_path, whole
 from nashtune.cli.verify_tables import print_report
 from nashtune.errors import InputError
+from nashtune.terminal import say
 
 if TYPE_CHECKING:
     from nashtune.evaluation.win_rates import WinRates
@@ -117,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
 
         draw(report, picture)
         if not args.json:
-            print(f"picture: {picture}")
+            say(f"picture: {picture}")
     if folder is not None and win_rates is not None:
         from nashtune.evaluation.win_rates_plot import draw_game
 
@@ -125,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
         changed = ", ".join(f"{'.'.join(one.path)} {_text(one.value)}" for one in line.overrides)
         draw_game(win_rates, report.to_dict(), folder / "game.png", title=title, changed=changed)
         if not args.json:
-            print(f"picture: {folder / 'game.png'}")
+            say(f"picture: {folder / 'game.png'}")
     return 0
 
 

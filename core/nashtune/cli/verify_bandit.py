@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from nashtune.cli.output import print_json, print_table
 from nashtune.errors import InputError
+from nashtune.terminal import say
 
 if TYPE_CHECKING:
     from nashtune.bandits.report import BanditReport, Line
@@ -69,14 +70,14 @@ def run(spec: Spec, sources: Sequence[str], *, draws: int | None, seed: int, pic
 
         draw(report, picture)
         if not json:
-            print(f"picture: {picture}")
+            say(f"picture: {picture}")
     return 0
 
 
 def _print(report: BanditReport) -> None:
     prompts = report.prompts
     what = f"{len(prompts)} prompts" if len(prompts) > 1 else f"{prompts[0].size} arms"
-    print(f"{report.spec} on {prompts[0].name.partition('[')[0]}: {what}, float64")
+    say(f"{report.spec} on {prompts[0].name.partition('[')[0]}: {what}, float64")
     lines = [report.spec_line, *report.theory]
     for number, arms in enumerate(prompts[:SHOWN_PROMPTS]):
         if arms.size > SHOWN_ARMS:
@@ -93,18 +94,16 @@ def _print(report: BanditReport) -> None:
     )
     if report.own is not None:
         level = f", λ = {_levels(report.own.level)}"
-        print(
-            f"closed form of its β and reward, {report.own.name}{level}: max |π − closed form| = {report.distance:.2g}"
-        )
+        say(f"closed form of its β and reward, {report.own.name}{level}: max |π − closed form| = {report.distance:.2g}")
     exact = ", ".join(f"{name} {value:.12g}" for name, value in report.quadratic.items() if value is not None)
-    print(f"risk of small steps, exact (quadratic penalties): {exact}")
+    say(f"risk of small steps, exact (quadratic penalties): {exact}")
     risk = report.spec_line.risk
     if risk.method == "exact":
-        print("risks are exact: no arm's reward is noisy")
+        say("risks are exact: no arm's reward is noisy")
     else:
-        print(f"risks and gains over the noise: Monte Carlo, {risk.draws} draws, seed {report.seed}; ±: standard error")
+        say(f"risks and gains over the noise: Monte Carlo, {risk.draws} draws, seed {report.seed}; ±: standard error")
     for note in report.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
 
 
 def _row(line: Line) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nashtune.cli.output import print_table
+from nashtune.terminal import say
 
 if TYPE_CHECKING:
     from nashtune.games.report import Report
@@ -23,7 +24,7 @@ def print_report(report: Report, spec: Spec) -> None:
         spec: Its spec.
     """
     games = ", ".join(game.name for game in report.games)
-    print(f"{spec.name} on {games}: {report.rounds} round{'s' if report.rounds != 1 else ''}, float64")
+    say(f"{spec.name} on {games}: {report.rounds} round{'s' if report.rounds != 1 else ''}, float64")
     columns: dict[str, Sequence[float | None]] = {"gap, last": report.gap_last, "gap, average": report.gap_average}
     if report.bound is not None:
         columns[f"bound {report.bound[0]}"] = report.bound[1]
@@ -48,12 +49,12 @@ def print_report(report: Report, spec: Spec) -> None:
             print_table([f"policy on {game.name}", *map(str, range(game.size))], _policies(named))
     if report.rate is not None:
         begin = (report.rounds + 1) ** 0.5
-        print(f"average gap: like T^{report.rate:.3f} (fitted from T = {begin:.0f} on; T counts the start policy)")
+        say(f"average gap: like T^{report.rate:.3f} (fitted from T = {begin:.0f} on; T counts the start policy)")
     if report.last_factor is not None:
         which = "Nash" if report.kl_regularised is None else "regularised Nash"
-        print(f"KL from the {which} policy over the second half: times {report.last_factor:.6f} per round")
+        say(f"KL from the {which} policy over the second half: times {report.last_factor:.6f} per round")
     for note in report.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
 
 
 def _policies(named: Mapping[str, Any]) -> list[list[str]]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from nashtune.comparison.budget import KINDS, Budget
-from nashtune.comparison.missing import read_report
 from nashtune.comparison.spent_file import read_spent
+from nashtune.pipeline.fit_command import read_report
 
 if TYPE_CHECKING:
     from nashtune.comparison.plan import Entry

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from nashtune.comparison.folder import SO_FAR, run_folder
 from nashtune.errors import InputError
-from nashtune.pipeline.fit_command import can_go_on, finished
+from nashtune.pipeline.fit_command import REPORT, can_go_on, finished, read_report
 
 if TYPE_CHECKING:
     from nashtune.comparison.plan import Entry
 
-REPORT = "report.json"
 NOT_BEGUN, STOPPED = "not trained yet", "its training was stopped"
 """Why a policy is missing, where nothing is wrong with it."""
 
@@ -91,28 +89,6 @@ def untrained_run(run: Path) -> str | None:
         return None
     why: str | None = read_report(run).get("untrained")
     return why
-
-
-def read_report(run: Path) -> dict[str, Any]:
-    """What a training that has ended says of itself.
-
-    Args:
-        run: The run folder.
-
-    Raises:
-        InputError: it is not there, or cannot be read.
-    """
-    file = run / REPORT
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        found = None
-    if not isinstance(found, dict):
-        raise InputError(
-            f"{file}: it is not there, was cut short or altered; restore it from a copy, or delete the folder {run}: "
-            "the same comparison then trains this policy anew"
-        )
-    return found
 
 
 def so_far_notes(found: Trainings) -> list[str]:

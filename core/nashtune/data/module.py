@@ -297,10 +297,15 @@ class PreferenceData(LightningDataModule):
         """Go on with training where the checkpoint was made; nothing to do for the other commands.
 
         Raises:
-            InputError: the training rows or their order are not those of the checkpoint.
+            InputError: the training rows or their order are not those of the checkpoint, or it was altered.
         """
         trainer = self.trainer
-        if trainer is not None and trainer.state.fn == TrainerFn.FITTING and "train_loader" in state_dict:
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
+            if not isinstance(state_dict, Mapping) or not isinstance(state_dict.get("train_loader"), Mapping):
+                raise InputError(
+                    "--ckpt_path: the checkpoint does not say where in the training data it was saved: it was altered, "
+                    "restore it from a copy"
+                )
             loader = self.train_dataloader()
             loader.load_state_dict(state_dict["train_loader"])
             if loader.position()[1] % trainer.accumulate_grad_batches:

@@ -109,9 +109,12 @@ class BatchOrder:
         """The micro-batch that begins after `sample` rows of the epoch on all ranks.
 
         Raises:
-            ValueError: no micro-batch begins there.
+            InputError: no micro-batch begins there.
         """
         index = len(self) if sample == self.size else sample // self._block
-        if self.start(index) != sample:
-            raise ValueError(f"no micro-batch begins after {sample} rows")
+        if index < 0 or self.start(index) != sample:
+            raise InputError(
+                f"--ckpt_path: the checkpoint says that {sample} of {self.size} rows of the epoch were trained on, and "
+                f"no micro-batch of {self._block} begins there: it was altered, restore it from a copy"
+            )
         return index

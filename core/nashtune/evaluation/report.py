@@ -33,9 +33,10 @@ def read_metrics(folder: Path) -> Metrics:
     Rows that cannot be read are left out, with a line.
     """
     merged: dict[str, dict[int, float]] = {}
-    attempts = sorted((folder / "logs").glob("attempt_*"), key=lambda p: int(p.name.removeprefix("attempt_")))
-    for attempt in attempts:
-        path = attempt / "metrics.csv"
+    found = {path.name.removeprefix("attempt_"): path for path in (folder / "logs").glob("attempt_*")}
+    # other names are copies that somebody has put beside them
+    for number in sorted((name for name in found if name.isascii() and name.isdecimal()), key=int):
+        path = found[number] / "metrics.csv"
         if not path.exists():
             continue
         rows = read_metrics_file(path)

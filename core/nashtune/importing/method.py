@@ -9,6 +9,7 @@ from typing import Any
 from nashtune.errors import InputError
 from nashtune.importing.config import Config, plain
 from nashtune.importing.entries import UNSET, Entry, Method, Table
+from nashtune.terminal import one_line
 
 TRAINER = "trainer"
 """Stands among the keys of conditions for the trainer that a config is for."""
@@ -133,4 +134,4 @@ def word(value: Any) -> str:
     text = str(value)
     if isinstance(value, float) and float(short := f"{value:g}") == value:
         text = short  # 1 for 1.0, so that 1 in a config and 1.0 in a table are the same
-    return "".join(character if character.isprintable() else " " for character in text)
+    return one_line(text)

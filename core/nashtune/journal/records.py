@@ -15,6 +15,7 @@ from nashtune.interfaces.oracle import Judgement, Scored
 from nashtune.interfaces.pairing import Paired
 from nashtune.interfaces.sampler import Completion
 from nashtune.interfaces.schedule import Role
+from nashtune.journal.rules import broken
 from nashtune.journal.store import Journal
 
 PAIRS = "pairs"
@@ -81,7 +82,7 @@ def write_completions(
 
 def read_completions(journal: Journal, round: int, role: Role, part: int) -> tuple[list[Completion], list[str]]:
     """Completions and their texts."""
-    columns = journal.read_table(round, completions_name(role, part), _types(Completion, "text"))
+    columns = _read(journal, round, completions_name(role, part), _types(Completion, "text"), once=("prompt", "k"))
     texts = columns.pop("text")
     for name in ("token_ids", "token_logp", "kept_mass"):
         columns[name] = [tuple(values) for values in columns[name]]
@@ -95,7 +96,7 @@ def write_judgements(journal: Journal, round: int, part: int, rows: Sequence[Jud
 
 def read_judgements(journal: Journal, round: int, part: int) -> list[Judgement]:
     """A part of the judgements."""
-    return _records(Judgement, journal.read_table(round, judgements_name(part), _types(Judgement)))
+    return _records(Judgement, _read(journal, round, judgements_name(part), _types(Judgement)))
 
 
 def write_scores(journal: Journal, round: int, part: int, rows: Sequence[Scored]) -> None:
@@ -105,7 +106,7 @@ def write_scores(journal: Journal, round: int, part: int, rows: Sequence[Scored]
 
 def read_scores(journal: Journal, round: int, part: int) -> list[Scored]:
     """A part of the scores."""
-    columns = journal.read_table(round, scores_name(part), _types(Scored))
+    columns = _read(journal, round, scores_name(part), _types(Scored), once=("role", "prompt", "k"))
     return _records(Scored, {**columns, "members": [tuple(values) for values in columns["members"]]})
 
 
@@ -133,14 +134,24 @@ def write_pairs(journal: Journal, round: int, rows: Sequence[tuple[int, Paired]]
 
 def read_pairs(journal: Journal, round: int) -> tuple[list[tuple[int, Paired]], dict[str, int]]:
     """The pairs of a round, and why others were not made."""
-    counts = journal.read_table(round, DROPPED, {name: TYPES[name] for name in ("reason", "count")})
-    columns = journal.read_table(round, PAIRS, _types(Paired, "prompt"))
+    counts = _read(journal, round, DROPPED, {name: TYPES[name] for name in ("reason", "count")}, once=("reason",))
+    columns = _read(journal, round, PAIRS, _types(Paired, "prompt"))
     prompts = columns.pop("prompt")
     dropped = dict(zip(counts["reason"], counts["count"], strict=True))
     return list(zip(prompts, _records(Paired, columns), strict=True)), dropped
 
 
 Record = TypeVar("Record", Completion, Judgement, Scored, Paired)
+
+
+def _read(
+    journal: Journal, round: int, name: str, types: Mapping[str, Any], *, once: Sequence[str] = ()
+) -> dict[str, list[Any]]:
+    """The columns of a table whose values can be; see `nashtune.journal.rules`."""
+    columns = journal.read_table(round, name, types)
+    if why := broken(columns, once):
+        raise journal.altered(round, f"{name}.parquet", why)
+    return columns
 
 
 def _column(name: str, values: Sequence[Any]) -> Any:

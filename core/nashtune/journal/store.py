@@ -14,7 +14,6 @@ number of processes may read.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,16 +22,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError
 
-from nashtune.confined import inside, is_plain
+from nashtune.confined import inside
 from nashtune.errors import InputError, nearest
-from nashtune.files import atomic_path, sha256_of, write_bytes_atomically
+from nashtune.files import atomic_path, sha256_of
+from nashtune.journal.content import columns_of, rows_of, tensors_of
+from nashtune.journal.manifest import NEXT_STEP, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MANIFEST = "manifest.json"
 MANIFESTS = "manifest*.json"
-NEXT_STEP = "restore it from a copy, or start a new run with another --run_dir"
 
 
 class Journal:
@@ -75,7 +75,7 @@ class Journal:
         """
         for round in self.rounds():
             for path in sorted(self._round(round).glob(MANIFESTS)):
-                for file, facts in self._manifest(path).items():
+                for file, facts in read_manifest(path).items():
                     found = self._at(round, file, path.name)
                     try:
                         size = found.stat().st_size
@@ -111,17 +111,15 @@ class Journal:
         Raises:
             InputError: there is none of that name, or its file is missing or not what was written.
         """
-        data = self._bytes(round, f"{name}.parquet")
+        file = f"{name}.parquet"
+        data, rows = self._bytes(round, file)
         try:
-            table = pq.read_table(pa.BufferReader(data))
-            found = dict(zip(table.schema.names, table.schema.types, strict=True))
-            if types is not None and found != dict(types):
-                raise ValueError(f"columns {found}")
-            columns: dict[str, list[Any]] = table.to_pydict()
-        except (pa.ArrowException, OSError, ValueError) as error:  # its sha256 is right, so it was altered with care
-            path = self._round(round) / f"{name}.parquet"
-            raise InputError(f"{path} is not the table that belongs here; {NEXT_STEP}") from error
-        return columns
+            return columns_of(data, types, rows)
+        except ValueError as error:
+            path = self._round(round) / file
+            raise InputError(
+                f"{path} is not the table that belongs here: it was altered, {error}; {NEXT_STEP}"
+            ) from error
 
     def write_tensors(self, round: int, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Finishes tensors; what was finished under their name is replaced.
@@ -137,9 +135,8 @@ class Journal:
         from safetensors.torch import save_file
 
         plain = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
-        rows = max((tensor.shape[0] for tensor in plain.values() if tensor.dim()), default=0)
         # no metadata: safetensors writes several of them in random order
-        self._finish(round, f"{name}.safetensors", rows, lambda path: save_file(plain, path))
+        self._finish(round, f"{name}.safetensors", rows_of(plain), lambda path: save_file(plain, path))
 
     def read_tensors(self, round: int, name: str) -> dict[str, Tensor]:
         """Finished tensors, on the CPU.
@@ -147,18 +144,22 @@ class Journal:
         Raises:
             InputError: there are none of that name, or their file is missing or not what was written.
         """
-        from safetensors.torch import load
-
-        data = self._bytes(round, f"{name}.safetensors")
+        file = f"{name}.safetensors"
+        data, rows = self._bytes(round, file)
         try:
-            tensors: dict[str, Tensor] = load(data)
+            return tensors_of(data, rows)
         except SafetensorError as error:
-            raise InputError(f"{self._round(round) / name}.safetensors holds no tensors; {NEXT_STEP}") from error
-        return tensors
+            raise InputError(f"{self._round(round) / file} holds no tensors: it was altered; {NEXT_STEP}") from error
+        except ValueError as error:
+            raise self.altered(round, file, str(error)) from error
+
+    def altered(self, round: int, file: str, why: str) -> InputError:
+        """The error that refuses a file whose sha256 is right and whose content cannot be."""
+        return InputError(f"{self._round(round) / file} was altered: {why}; {NEXT_STEP}")
 
     def _finish(self, round: int, file: str, rows: int, write: Callable[[Path], object]) -> None:
         path = self._round(round) / file
-        files = self._manifest(path.with_name(self._own))
+        files = read_manifest(path.with_name(self._own))
         try:
             if files.pop(file, None):
                 self._write_manifest(round, files)  # between the two writes the old hash would accuse the new file
@@ -172,19 +173,20 @@ class Journal:
                 f"command again (for a run: nashtune fit --ckpt_path last --run_dir {self.folder.parent})"
             ) from error
 
-    def _bytes(self, round: int, file: str) -> bytes:
+    def _bytes(self, round: int, file: str) -> tuple[bytes, object]:
+        """A finished file, and how many rows its manifest says; None where it does not say."""
         files = self._files(round)
         path = self._round(round) / file
         if file not in files:
             raise InputError(f"{path} is not in {path.with_name(MANIFEST)}{nearest(file, files)}")
-        sha256, manifest = files[file]
+        facts, manifest = files[file]
         try:
             data = self._at(round, file, manifest).read_bytes()
         except FileNotFoundError as error:
             raise self._missing(round, file, manifest) from error
-        if hashlib.sha256(data).hexdigest() != sha256:
+        if hashlib.sha256(data).hexdigest() != facts["sha256"]:
             raise self._torn(round, file, manifest)
-        return data
+        return data, facts.get("rows")
 
     def _at(self, round: int, file: str, manifest: str) -> Path:
         return inside(self.folder, f"{self._round(round).name}/{file}", manifest)
@@ -209,30 +211,15 @@ class Journal:
     def _round(self, round: int) -> Path:
         return self.folder / f"round-{round:03d}"
 
-    def _files(self, round: int) -> dict[str, tuple[str, str]]:
-        """Finished files of a round: sha256, and the manifest that names them."""
-        found: dict[str, tuple[str, str]] = {}
+    def _files(self, round: int) -> dict[str, tuple[dict[str, Any], str]]:
+        """Finished files of a round: their facts, and the manifest that names them."""
+        found: dict[str, tuple[dict[str, Any], str]] = {}
         for path in sorted(self._round(round).glob(MANIFESTS), key=lambda path: path.stem):
-            for file, facts in self._manifest(path).items():
+            for file, facts in read_manifest(path).items():
                 if file in found:
                     raise InputError(f"{path} names {file}, and so does {found[file][1]} beside it; {NEXT_STEP}")
-                found[file] = facts["sha256"], path.name
+                found[file] = facts, path.name
         return found
 
-    def _manifest(self, path: Path) -> dict[str, dict[str, Any]]:
-        """Finished files by one manifest."""
-        try:
-            files = json.loads(path.read_text(encoding="utf-8"))["files"]
-            for file, facts in files.items():
-                facts["sha256"]
-                if not is_plain(file):
-                    raise ValueError(file)
-        except FileNotFoundError:
-            return {}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(f"{path} is torn or was altered; {NEXT_STEP}") from error
-        return dict(files)
-
     def _write_manifest(self, round: int, files: Mapping[str, Any]) -> None:
-        text = json.dumps({"files": dict(files)}, indent=2) + "\n"
-        write_bytes_atomically(self._round(round) / self._own, text.encode())
+        write_manifest(self._round(round) / self._own, files)

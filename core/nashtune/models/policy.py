@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from nashtune.errors import InputError, nearest
 from nashtune.interfaces.batch import TokenBatch
 from nashtune.interfaces.policy import LogProbEngine, Policy
 from nashtune.logprobs.head import base_model
@@ -22,6 +21,7 @@ from nashtune.models.export import save_model
 from nashtune.models.loading import Loaded, Task, add_lora, enable_checkpointing, load_model
 from nashtune.models.locate import ModelFolder, locate
 from nashtune.models.preflight import load_tokenizer
+from nashtune.models.state import check_state
 from nashtune.ranks import rank, together
 from nashtune.sharding.placing import Sharding
 from nashtune.sharding.replica import Skeleton, room_for
@@ -233,18 +233,11 @@ class HFPolicy(nn.Module, Policy):
         """Inverse of `trainable_state_dict`, in place; every rank has the whole weights, and takes its pieces.
 
         Raises:
-            InputError: names or shapes differ: the checkpoint is of another model or of other LoRA settings.
+            InputError: names or shapes differ: the checkpoint is of another model or of other LoRA settings, or it was
+                altered.
         """
         own = self.trained()
-        where = "checkpoint: it does not belong to this policy (another model or other policy.lora settings): "
-        if missing := sorted(own.keys() - state.keys()):
-            raise InputError(f"{where}{len(missing)} weights are missing, such as {missing[0]}")
-        if unknown := sorted(state.keys() - own.keys()):
-            guess = nearest(unknown[0], own) if len(own) <= 20 else ""
-            raise InputError(f"{where}{len(unknown)} weights are not in the policy, such as {unknown[0]}{guess}")
-        for name, weight in own.items():
-            if weight.shape != state[name].shape:
-                raise InputError(f"{where}{name} is {tuple(state[name].shape)}, the policy's is {tuple(weight.shape)}")
+        check_state(own, state)
         for name, weight in own.items():
             copy_full(weight, state[name])
 

@@ -73,7 +73,13 @@ class SnapshotBank:
         """
         file = self._verified(name)
         try:
-            policy.load_trainable_state_dict(load_file(file))
+            weights = load_file(file)
+        except SafetensorError as error:  # its sha256 is right
+            raise InputError(f"{file} was altered: it holds no weights; {NEXT_STEP}") from error
+        if numbers := [key for key, weight in weights.items() if not weight.is_floating_point()]:
+            raise InputError(f"{file} was altered: {numbers[0]} is {weights[numbers[0]].dtype}; {NEXT_STEP}")
+        try:
+            policy.load_trainable_state_dict(weights)
         except InputError as error:
             raise InputError(f"{file}: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from nashtune.interfaces.stage import Work
 from nashtune.trust import grants
 
 COMMAND = (sys.executable, "-m", "nashtune")
+REPORT = "report.json"
 
 
 def train(run: Path, config: Mapping[str, Any], work: Work) -> None:
@@ -62,6 +64,37 @@ def can_go_on(run: Path) -> bool:
     """Whether a run has kept something: a checkpoint, or the snapshots and the journal of a game."""
     has_checkpoint = any(run.glob("checkpoints/step=*.ckpt"))
     return has_checkpoint or ((run / "snapshots").is_dir() and (run / "config.yaml").is_file())
+
+
+def read_report(run: Path) -> dict[str, Any]:
+    """What a training that has ended says of itself.
+
+    Args:
+        run: The run folder.
+
+    Raises:
+        InputError: it is not there, or cannot be read.
+    """
+    file = run / REPORT
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise damaged_report(run)
+    return found
+
+
+def damaged_report(run: Path) -> InputError:
+    """What to say of a training whose report holds no report.
+
+    Args:
+        run: The run folder.
+    """
+    return InputError(
+        f"{run / REPORT}: it is not there, was cut short or altered; restore it from a copy, or delete the folder "
+        f"{run}: the same command with this --run_dir then trains it anew"
+    )
 
 
 def call(arguments: Sequence[str], work: Work) -> None:

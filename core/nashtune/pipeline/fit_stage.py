@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import Any, ClassVar
 from jsonargparse.typing import PositiveInt
 
 from nashtune.interfaces.stage import Outcome, Planned, Stage, Work
-from nashtune.pipeline.fit_command import train
+from nashtune.pipeline.fit_command import damaged_report, read_report, train
 from nashtune.pipeline.layers import text_of
 from nashtune.pipeline.refer import is_reference
 from nashtune.pipeline.settings import sections
@@ -129,7 +128,16 @@ def _link(link: Path, target: Path) -> None:
 
 
 def _report(run: Path) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    report = read_report(run)
+    rounds = report.get("rounds") or []
+    fits = (
+        isinstance(report.get("steps"), int)
+        and isinstance(report.get("held_out"), dict | None)
+        and isinstance(rounds, list)
+        and all(isinstance(one, dict) and isinstance(one.get("score"), float | int | None) for one in rounds)
+    )
+    if not fits:
+        raise damaged_report(run)
     return {key: report[key] for key in ("spec", "steps", "held_out", "win_rates", "rounds") if key in report}
 
 
@@ -142,8 +150,7 @@ def _summary(*reports: Mapping[str, Any]) -> str:
             low, high = f"{min(values):.3g}", f"{max(values):.3g}"
             words.append(f"held-out {name} {low}" + (f" to {high}" if high != low else ""))
     rounds = reports[0].get("rounds") or []
-    if rounds and rounds[-1].get("score") is not None:
-        words.append(
-            f"mean reward {rounds[0]['score']:+.3g} in the first round, {rounds[-1]['score']:+.3g} in the last"
-        )
+    first, last = (rounds[0].get("score"), rounds[-1].get("score")) if rounds else (None, None)
+    if first is not None and last is not None:
+        words.append(f"mean reward {first:+.3g} in the first round, {last:+.3g} in the last")
     return ", ".join(words)

@@ -47,6 +47,11 @@ class Component:
     target: str
     api: int = 1
 
+    def exact(self) -> Component:
+        """The same in plain text and numbers: what a plugin has derived from them may have any code within."""
+        parts = (self.kind, self.name, self.target, self.api)
+        return Component(*map(_exact, parts))  # type: ignore[arg-type]  # what is of another type is `problem`'s affair
+
     def problem(self) -> str | None:
         """Why this component cannot be registered, or None."""
         who = f"{self.kind} '{self.name}'"
@@ -61,6 +66,14 @@ class Component:
         if not isinstance(self.target, str) or not TARGET.fullmatch(self.target):
             return f"{who}: target is {self.target!r}; it must be 'package.module:Class'"
         return None
+
+
+def _exact(part: object) -> object:
+    if isinstance(part, str):
+        return str.__str__(part)
+    if isinstance(part, int) and not isinstance(part, bool):
+        return int.__int__(part)
+    return part if part is None or isinstance(part, bool) else f"{part!r}"
 
 
 @dataclass(frozen=True)

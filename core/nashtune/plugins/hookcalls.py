@@ -18,6 +18,9 @@ from nashtune.plugins.spec_files import SpecFile, spec_files
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
+MOST = 10_000
+"""What a hook may give; a generator without an end would hold up every command."""
+
 
 @dataclass
 class Offer:
@@ -39,10 +42,10 @@ class Offer:
 
 
 def ask(manager: pluggy.PluginManager, name: str, plugin: object) -> Offer:
-    """Register a plugin object, call its hooks and unregister it again if it fails.
+    """Register a plugin object and call its hooks.
 
     Args:
-        manager: With nashtune's hook specifications.
+        manager: With nashtune's hook specifications, and with no plugin: one may raise when it is compared.
         name: Of the plugin.
         plugin: Module, or any object with hook implementations.
     """
@@ -53,14 +56,14 @@ def ask(manager: pluggy.PluginManager, name: str, plugin: object) -> Offer:
         if not manager.get_hookcallers(plugin):
             wrong = wrong or f"it offers nothing: no function of {getattr(plugin, '__name__', plugin)} has @hookimpl"
         wrong = wrong or _misspelt(manager, plugin)
-        for item in _call(manager, plugin, "nashtune_components"):
+        for item in _call(manager, "nashtune_components"):
             if isinstance(item, Component):
-                offer.components.append(item)
+                offer.components.append(item.exact())
             elif isinstance(item, Problem):
-                offer.problems.append(item)
+                offer.problems.append(Problem(f"{item.where}", f"{item.reason}"))
             else:
                 wrong = wrong or f"nashtune_components gave {item!r}; it must give Component objects"
-        offer.spec_dirs = list(_call(manager, plugin, "nashtune_spec_dirs"))
+        offer.spec_dirs = list(_call(manager, "nashtune_spec_dirs"))
         for folder in offer.spec_dirs:
             if not _is_folder(folder):
                 wrong = wrong or f"nashtune_spec_dirs gave {folder!r}, which is not a folder"
@@ -72,18 +75,17 @@ def ask(manager: pluggy.PluginManager, name: str, plugin: object) -> Offer:
         raise
     except BaseException as error:
         offer.failure = said(error)
-    if offer.failure and manager.is_registered(plugin):
-        manager.unregister(plugin)
     return offer
 
 
-def _call(manager: pluggy.PluginManager, plugin: object, hook: str) -> Iterable[Any]:
-    others = [other for other in manager.get_plugins() if other is not plugin]
-    answers = manager.subset_hook_caller(hook, others)()
-    for answer in answers:
+def _call(manager: pluggy.PluginManager, hook: str) -> Iterable[Any]:
+    for answer in getattr(manager.hook, hook)():
         if isinstance(answer, str | bytes) or not isinstance(answer, Iterable):
             raise TypeError(f"{hook} gave {answer!r}; it must give a list")
-        yield from answer
+        for count, item in enumerate(answer):
+            if count == MOST:
+                raise ValueError(f"{hook} gave more than {MOST} things; does its list ever end?")
+            yield item
 
 
 def _unmarked(plugin: object) -> str:

@@ -9,6 +9,7 @@ from threading import Timer
 
 from nashtune.errors import Interrupted
 from nashtune.plugins.record import BLOCK
+from nashtune.terminal import message
 
 SLOW_SECONDS = 8.0
 """After which a plugin that is still being imported is named, once."""
@@ -25,7 +26,8 @@ def named(plugin: str) -> Iterator[None]:
         Interrupted: Ctrl-C, or a plugin that raises what Ctrl-C raises.
     """
     out = f"{BLOCK}={plugin} leaves it out"
-    word = Timer(SLOW_SECONDS, lambda: print(f"nashtune: still importing plugin '{plugin}'; {out}", file=sys.stderr))
+    slow = message(f"nashtune: still importing plugin '{plugin}'; {out}")
+    word = Timer(SLOW_SECONDS, lambda: print(slow, file=sys.stderr))
     word.daemon = True
     word.start()
     try:

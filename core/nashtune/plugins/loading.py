@@ -14,9 +14,15 @@ from nashtune.plugins.lacking import lacking
 
 def said(error: BaseException) -> str:
     """`ModuleNotFoundError: No module named 'x'`, on one line; of a syntax error with the whole path of its file."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    name = type.__dict__["__name__"].__get__(type(error))  # a metaclass has no say in it
+    try:
+        if isinstance(error, SyntaxError) and error.filename:
+            return f"{name}: {error.msg} ({error.filename}:{error.lineno})"
+        return " ".join(f"{name}: {error}".split())
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # its text is code of a plugin, too
+        return f"{name}: (no text: its __str__ raises an exception, too)"
 
 
 def raised_at(error: BaseException, module: str) -> str:
@@ -26,8 +32,8 @@ def raised_at(error: BaseException, module: str) -> str:
     top = module.partition(".")[0]
     places = [
         f"{frame.f_code.co_filename}:{line}"
-        for frame, line in walk_tb(error.__traceback__)
-        if str(frame.f_globals.get("__name__")).partition(".")[0] == top
+        for frame, line in walk_tb(BaseException.__dict__["__traceback__"].__get__(error))
+        if isinstance(name := frame.f_globals.get("__name__"), str) and name.partition(".")[0] == top
     ]
     return f" ({places[-1]})" if places else ""
 

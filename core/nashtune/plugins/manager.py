@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import sys
 from collections.abc import Iterable, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING
 
 import pluggy
@@ -22,10 +21,12 @@ from nashtune.plugins import hookspecs
 from nashtune.plugins.component import Component
 from nashtune.plugins.hookcalls import Offer, ask
 from nashtune.plugins.importing import named
+from nashtune.plugins.installed import installed, name_of, version_of
 from nashtune.plugins.loading import raised_at, said
 from nashtune.plugins.record import BLOCK, PluginRecord
 from nashtune.plugins.registry import Registered, Registry
 from nashtune.plugins.spec_files import SpecFile, taken_names
+from nashtune.terminal import message
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -121,11 +122,13 @@ def load_plugins(*, quiet: bool = False) -> Plugins:
     Raises:
         InputError: a plugin failed and `NASHTUNE_STRICT_PLUGINS=1`.
     """
-    plugins = discover(entry_points(group=hookspecs.GROUP), os.environ)
+    points, damaged = installed()
+    plugins = discover(points, os.environ)
+    plugins.records += damaged
     wrong = refuse_if_strict(plugins.records)
     absent = [record for record in plugins.records if record.status == "blocked" and record.reason]
     for record in () if quiet else wrong + absent:
-        print(f"nashtune: {record.line()}; see `nashtune plugins`", file=sys.stderr)
+        print(message(f"nashtune: {record.line()}; see `nashtune plugins`"), file=sys.stderr)
         record.said = True
     return plugins
 
@@ -151,26 +154,21 @@ def strict(environ: Mapping[str, str]) -> bool:
 
 
 def discover(found: Iterable[EntryPoint], environ: Mapping[str, str]) -> Plugins:
-    """Load the core's own components, then those of `found`: nashtune's distribution first, others by name.
-
-    `importlib.metadata.entry_points` lists a distribution that is on the path twice once: the copy that imports see.
-    """
+    """Load the core's own components, then those of `found`: nashtune's distribution first, others by name."""
     plugins = Plugins()
-    manager = pluggy.PluginManager(hookspecs.GROUP)
-    manager.add_hookspecs(hookspecs)
     core = PluginRecord(OWN, OWN, nashtune.__version__)
     plugins.records.append(core)
-    plugins.take(core, ask(manager, OWN, general))
+    plugins.take(core, ask(_hooks(), OWN, general))
 
     blocked = {name.strip() for name in environ.get(BLOCK, "").split(",")} - {""}
-    points = sorted(found, key=lambda point: (_dist(point) != OWN, point.name, _dist(point)))
-    if not any(_dist(point) == OWN for point in points):
+    points = sorted(found, key=lambda point: (name_of(point.dist) != OWN, point.name, name_of(point.dist)))
+    if not any(name_of(point.dist) == OWN for point in points):
         reason = "nashtune is on the path but not installed, so its methods are not found; run `pip install -e .`"
         plugins.records.append(PluginRecord("builtin", OWN, nashtune.__version__, "failed", reason))
     for point in points:
-        version = (point.dist and point.dist.version) or ""
         target = EntryPoint.pattern.match(point.value)
-        record = PluginRecord(point.name, _dist(point), version, module=target["module"] if target else "")
+        record = PluginRecord(point.name, name_of(point.dist), version_of(point.dist))
+        record.module = target["module"] if target else ""
         taken = next((other for other in plugins.records if other.name == point.name), None)
         plugins.records.append(record)
         if point.name in blocked:
@@ -195,7 +193,7 @@ def discover(found: Iterable[EntryPoint], environ: Mapping[str, str]) -> Plugins
                     reason = f"{point.value} cannot be imported: {said(error)}{raised_at(error, point.module)}"
                     record.complain(reason, "failed")
                 else:
-                    plugins.take(record, ask(manager, record.name, plugin))
+                    plugins.take(record, ask(_hooks(), record.name, plugin))
     names = {point.name for point in points}
     for name in sorted(blocked - names):
         reason = f"but no installed plugin has this name{nearest(name, names)}"
@@ -203,6 +201,7 @@ def discover(found: Iterable[EntryPoint], environ: Mapping[str, str]) -> Plugins
     return plugins
 
 
-def _dist(point: EntryPoint) -> str:
-    name = point.dist.name if point.dist else None
-    return re.sub(r"[-_.]+", "-", name).lower() if name else ""  # damaged metadata has no name
+def _hooks() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager(hookspecs.GROUP)
+    manager.add_hookspecs(hookspecs)
+    return manager

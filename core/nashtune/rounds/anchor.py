@@ -16,6 +16,7 @@ from nashtune.references.store import Sums, no_sums
 from nashtune.rounds.rows import Rows, collate
 from nashtune.rounds.shares import contiguous, shared
 from nashtune.rounds.table import Table
+from nashtune.rounds.tensors import wrong_sums
 
 
 def anchor(
@@ -53,7 +54,12 @@ def anchor(
             snapshots = {START: 1.0} if reference.of == START else dict(phase.previous)
             file = f"anchor-{name}-{number:04d}"
             own = contiguous(len(rows))
-            found = shared(table, round, file, own, partial(make, snapshots), complete=complete)
+            found = shared(
+                *(table, round, file, own, partial(make, snapshots)),
+                count=len(rows),
+                wrong=wrong_sums,
+                complete=complete,
+            )
             reference.set(reduce(Sums.merged, map(from_tensors, found), no_sums()))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nashtune.interfaces import Completion
 from nashtune.interfaces.schedule import Role
 from nashtune.journal.records import read_completions
+from nashtune.rounds.belong import check_completions
 from nashtune.rounds.table import Table
 
 
@@ -31,6 +32,7 @@ class Answers:
 def answers(table: Table, round: int, role: Role, part: int, numbers: Sequence[int]) -> Answers:
     """A part's completions from the journal."""
     found, texts = read_completions(table.journal, round, role, part)
+    check_completions(table, round, role, part, numbers, found)
     place = {number: i for i, number in enumerate(numbers)}
     keys = [(place[one.prompt], one.k) for one in found]
     return Answers(

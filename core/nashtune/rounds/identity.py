@@ -27,6 +27,9 @@ OPTIONS = {
     "gradient_clip_algorithm": "trainer.gradient_clip_algorithm: {saved} there, {now} here",
 }
 
+ALWAYS = {"fingerprint", "seed", "prompts_per_round", "labels", "epochs"}
+"""What every run has written down, also an old one."""
+
 
 def claim_rounds(folder: Path, now: Mapping[str, Any], *, new: bool) -> None:
     """Write down what the journal in a folder belongs to, or see that it is the same; rank 0 does, for all.
@@ -54,8 +57,10 @@ def _claim(file: Path, now: Mapping[str, Any], *, new: bool) -> None:
         write_bytes_atomically(file, (json.dumps(dict(now), indent=2) + "\n").encode())
         return
     try:
-        saved = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(saved, dict) or not saved.keys() >= ALWAYS & now.keys():
+            raise ValueError(file)
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f"{file} is torn or was altered; restore it from a copy, or start a new run with another --run_dir"
         ) from error

@@ -14,7 +14,6 @@ from nashtune.interfaces.oracle import Judgement, Scored
 from nashtune.interfaces.schedule import Role
 from nashtune.journal.records import (
     judgements_name,
-    read_scores,
     scores_name,
     write_judgements,
     write_scores,
@@ -24,6 +23,7 @@ from nashtune.oracles.probability import bradley_terry
 from nashtune.pairing.drive import drive
 from nashtune.ranks import everyone, most, of_this_rank, together
 from nashtune.rounds.answers import Answers, answers
+from nashtune.rounds.belong import part_scores
 from nashtune.rounds.lost import require
 from nashtune.rounds.pair import Asked, generators
 from nashtune.rounds.parts import own_parts, parts
@@ -155,7 +155,7 @@ def _compare(table: Table, round: int, part: int, policy: Answers, opponent: Ans
             made = [one for role, side in sides.items() for one in _scores(table, oracle, role, side)]
             table.ledger.write(round, scores_name(part))
             write_scores(table.journal, round, part, made)
-        mean = {(one.role, one.prompt, one.k): one.mean for one in read_scores(table.journal, round, part)}
+        mean = {(one.role, one.prompt, one.k): one.mean for one in part_scores(table, round, part, policy.numbers)}
         number = policy.numbers
 
         def from_scores(asked: Asked) -> list[float]:

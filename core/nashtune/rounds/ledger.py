@@ -72,9 +72,11 @@ class Ledger:
 def _read(path: Path) -> Entries:
     try:
         entries: Entries = json.loads(path.read_text(encoding="utf-8"))
+        if not all(type(count) in (int, float) for counts in entries.values() for count in counts.values()):
+            raise ValueError(path)
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path} is torn or was altered: restore it from a copy, or move it away, and the report's oracle counts "
             "are without it"

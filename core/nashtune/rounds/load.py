@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from nashtune.data.tokenise import TokenRow
-from nashtune.journal.records import read_judgements, read_pairs, read_scores, scores_name
+from nashtune.interfaces import Paired
+from nashtune.journal.records import read_pairs, scores_name
 from nashtune.rounds.answers import answers
+from nashtune.rounds.belong import check_pairs, other_pairs, part_duels, part_scores
+from nashtune.rounds.pair import made
 from nashtune.rounds.parts import parts
 from nashtune.rounds.rows import PairRow, RolloutRow, Rows
 from nashtune.rounds.table import Table
@@ -25,27 +28,40 @@ def _pairs(table: Table, round: int, numbers: Sequence[int]) -> list[PairRow]:
         side = answers(table, round, "policy", part, chunk)
         tokens |= {(chunk[place], k): one.token_ids for (place, k), one in side.completions.items()}
         if table.journal.has(round, scores_name(part)):
-            scored = read_scores(table.journal, round, part)
+            scored = part_scores(table, round, part, chunk)
             variance |= {(one.prompt, one.k): one.variance for one in scored if one.role == "policy"}
     rows = []
-    for prompt, made in read_pairs(table.journal, round)[0]:
+    for prompt, one in _known_pairs(table, round, numbers, tokens):
         row = TokenRow(
             prompt_ids=tuple(table.prompts[prompt].prompt_ids),
-            completions=(tokens[prompt, made.chosen], tokens[prompt, made.rejected]),
-            p_chosen=made.p_chosen if table.soft_labels else None,
-            where=f"round {round}, {table.prompts[prompt].where}, completions {made.chosen} and {made.rejected}",
+            completions=(tokens[prompt, one.chosen], tokens[prompt, one.rejected]),
+            p_chosen=one.p_chosen if table.soft_labels else None,
+            where=f"round {round}, {table.prompts[prompt].where}, completions {one.chosen} and {one.rejected}",
             prompt_text=table.prompts[prompt].prompt_text,
         )
-        spread = (variance.get((prompt, made.chosen)), variance.get((prompt, made.rejected)))
-        known = made.win_rate_chosen is not None and made.win_rate_rejected is not None
+        spread = (variance.get((prompt, one.chosen)), variance.get((prompt, one.rejected)))
+        known = one.win_rate_chosen is not None and one.win_rate_rejected is not None
         rows.append(
             PairRow(
                 tokens=row,
-                win_rates=(made.win_rate_chosen, made.win_rate_rejected) if known else None,  # type: ignore[arg-type]  # both are known
+                win_rates=(one.win_rate_chosen, one.win_rate_rejected) if known else None,  # type: ignore[arg-type]  # both are known
                 variances=spread if None not in spread else None,  # type: ignore[arg-type]  # both are known
             )
         )
     return rows
+
+
+def _known_pairs(
+    table: Table, round: int, numbers: Sequence[int], drawn: Iterable[tuple[int, int]]
+) -> list[tuple[int, Paired]]:
+    pairs = read_pairs(table.journal, round)[0]
+    keys = [(prompt, one.chosen, one.rejected) for prompt, one in pairs]
+    check_pairs(table, round, keys, drawn)
+    # a pairing may make no pairs, or one twice; both are seldom, and what a file looks like that was tampered with
+    doubtful = not keys or len(set(keys)) < len(keys)
+    if doubtful and made(table, round, numbers)[0] != pairs:
+        raise other_pairs(table, round)
+    return pairs
 
 
 def _rollouts(table: Table, round: int, numbers: Sequence[int]) -> list[RolloutRow]:
@@ -53,7 +69,7 @@ def _rollouts(table: Table, round: int, numbers: Sequence[int]) -> list[RolloutR
     for part, chunk in enumerate(parts(table, round, numbers)):
         side = answers(table, round, "policy", part, chunk)
         place = {number: i for i, number in enumerate(chunk)}
-        for prompt, k, score, variance in _verdicts(table, round, part):
+        for prompt, k, score, variance in _verdicts(table, round, part, chunk):
             drawn = side.completions[place[prompt], k]
             rows.append(
                 RolloutRow(
@@ -70,10 +86,12 @@ def _rollouts(table: Table, round: int, numbers: Sequence[int]) -> list[RolloutR
     return rows
 
 
-def _verdicts(table: Table, round: int, part: int) -> list[tuple[int, int, float, float | None]]:
+def _verdicts(
+    table: Table, round: int, part: int, numbers: Sequence[int]
+) -> list[tuple[int, int, float, float | None]]:
     """(prompt, k, score, variance) of the policy's completions that were judged."""
     if table.judged_by_scores:
-        scored = read_scores(table.journal, round, part)
+        scored = part_scores(table, round, part, numbers)
         return [(one.prompt, one.k, one.mean, one.variance) for one in scored if one.role == "policy"]
-    judged = read_judgements(table.journal, round, part)
+    judged = part_duels(table, round, part, numbers)
     return [(one.prompt, one.first, one.p, None) for one in judged if not math.isnan(one.p)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 import torch
@@ -18,14 +19,12 @@ from nashtune.interfaces import Reference, TokenBatch
 from nashtune.models.mode import frozen_mode
 from nashtune.ranks import most, of_this_rank, together
 from nashtune.rounds.rows import RolloutRow, collate
-from nashtune.rounds.shares import ROWS, shared
+from nashtune.rounds.shares import shared
 from nashtune.rounds.table import Table
+from nashtune.rounds.tensors import END, ROWS, wrong_measured
 
 MEASURED = "measured-"
 """Beginning of the names of an update's tensors in the journal."""
-
-
-END = "old_value_end"  # one number for each rollout, not for each token
 
 
 def measure(
@@ -58,7 +57,10 @@ def measure(
         return _measure(table, rows, references, [batch for batch in picked if batch])
 
     share = [i for batch in own for i in batch]
-    found = shared(table, round, f"{MEASURED}{number:06d}", share, make, complete=complete)
+    lengths = [len(row.token_ids) for row in rows]
+    wrong = partial(wrong_measured, names=["old", *(f"ref:{name}" for name in references)], lengths=lengths)
+    file = f"{MEASURED}{number:06d}"
+    found = shared(table, round, file, share, make, count=len(rows), wrong=wrong, complete=complete)
     per_row: dict[int, dict[str, Tensor]] = {}
     for one in found:
         numbers = one.pop(ROWS).tolist()

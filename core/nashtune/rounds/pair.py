@@ -36,23 +36,24 @@ def pair(table: Table, round: int, numbers: Sequence[int], *, complete: bool) ->
         return
     with together("pair"):
         if rank() == 0 and not table.journal.has(round, PAIRS):
-            _pair(table, round, numbers)
+            write_pairs(table.journal, round, *made(table, round, numbers))
 
 
-def _pair(table: Table, round: int, numbers: Sequence[int]) -> None:
+def made(table: Table, round: int, numbers: Sequence[int]) -> tuple[list[tuple[int, Paired]], dict[str, int]]:
+    """The pairs that the round's judgements make, each with the number of its prompt; and why others were not made."""
     rows: list[tuple[int, Paired]] = []
     dropped: Counter[str] = Counter()
     for part, chunk in enumerate(parts(table, round, numbers)):
         side = answers(table, round, "policy", part, chunk)
         recall = _recall(table, round, part, chunk)
-        for place, made in enumerate(drive(generators(table, round, chunk, side.n), recall)):
-            dropped.update(made.dropped)
-            for one in made.pairs:
+        for place, found in enumerate(drive(generators(table, round, chunk, side.n), recall)):
+            dropped.update(found.dropped)
+            for one in found.pairs:
                 if side.completions[place, one.chosen].token_ids == side.completions[place, one.rejected].token_ids:
                     dropped["identical"] += 1  # a pair of equal texts has no gradient, whatever the label
                 else:
                     rows.append((chunk[place], one))
-    write_pairs(table.journal, round, rows, dropped)
+    return rows, dict(dropped)
 
 
 def _recall(table: Table, round: int, part: int, numbers: Sequence[int]) -> Callable[[Asked], list[float]]:

@@ -49,6 +49,9 @@ def parts(table: Table, round: int, numbers: Sequence[int]) -> list[Sequence[int
     if not table.journal.has(round, PROMPTS):
         return divide(numbers, 1)
     known = read_prompts(table.journal, round)
+    if sorted(known["prompt"]) != sorted(numbers):
+        why = f"it has {len(known['prompt'])} prompts, which are not the {len(numbers)} of the round"
+        raise table.journal.altered(round, f"{PROMPTS}.parquet", why)
     found: list[list[int]] = [[] for _ in range(max(known["part"], default=-1) + 1)]
     for number, part in zip(known["prompt"], known["part"], strict=True):
         found[part].append(number)

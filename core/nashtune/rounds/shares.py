@@ -16,8 +16,7 @@ from torch import Tensor
 from nashtune.ranks import most, rank, together, world
 from nashtune.rounds.lost import lost
 from nashtune.rounds.table import Table
-
-ROWS = "rows"
+from nashtune.rounds.tensors import ROWS, wrong_rows
 
 
 def shared(
@@ -27,6 +26,8 @@ def shared(
     own: Sequence[int],
     make: Callable[[list[int]], dict[str, Tensor]],
     *,
+    count: int,
+    wrong: Callable[[dict[str, Tensor]], str | None],
     complete: bool,
 ) -> list[dict[str, Tensor]]:
     """The tensors of all rows, in one mapping for each file, ordered by name.
@@ -37,12 +38,14 @@ def shared(
         name: Of the files, up to the number of their first row.
         own: The rows of this rank's share; the shares of all ranks together are all rows.
         make: Tensors of some rows. Called on every rank where a row is missing on any, perhaps with none.
+        count: All rows.
+        wrong: What keeps the tensors of a file from being of its rows; None where nothing does.
         complete: Whether nothing may be made any more.
 
     Raises:
-        InputError: something is missing that had to be there.
+        InputError: something is missing that had to be there, or a file that was there was altered.
     """
-    done = {row for one in _read(table, round, name) for row in one[ROWS].tolist()}
+    done = _known(table, round, name, count, wrong)
     missing = sorted(set(own) - done)
     if most(len(missing)):
         if complete:
@@ -52,7 +55,7 @@ def shared(
             if missing:
                 rows = torch.tensor(missing, dtype=torch.int32)
                 table.journal.write_tensors(round, f"{name}-{missing[0]:06d}", {**made, ROWS: rows})
-    return _read(table, round, name)
+    return list(_read(table, round, name).values())
 
 
 def contiguous(count: int) -> range:
@@ -60,6 +63,22 @@ def contiguous(count: int) -> range:
     return range(count * rank() // world(), count * (rank() + 1) // world())
 
 
-def _read(table: Table, round: int, name: str) -> list[dict[str, Tensor]]:
+def _known(
+    table: Table, round: int, name: str, count: int, wrong: Callable[[dict[str, Tensor]], str | None]
+) -> set[int]:
+    """The rows that files hold already. Of other processes and attempts, so that they are looked at."""
+    known: set[int] = set()
+    for file, tensors in _read(table, round, name).items():
+        why = wrong_rows(tensors, count) or wrong(tensors)
+        rows = set() if why else set(tensors[ROWS].tolist())
+        if not why and known & rows:
+            why = f"'{ROWS}' names row {min(known & rows)}, which another file holds"
+        if why:
+            raise table.journal.altered(round, f"{file}.safetensors", why)
+        known |= rows
+    return known
+
+
+def _read(table: Table, round: int, name: str) -> dict[str, dict[str, Tensor]]:
     files = sorted(file for file in table.journal.names(round) if file.rpartition("-")[0] == name)
-    return [table.journal.read_tensors(round, file) for file in files]
+    return {file: table.journal.read_tensors(round, file) for file in files}

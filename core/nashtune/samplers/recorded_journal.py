@@ -13,8 +13,9 @@ from nashtune.errors import InputError
 from nashtune.interfaces.oracle import Judgement, Scored
 from nashtune.interfaces.sampler import Completion
 from nashtune.interfaces.schedule import Role
+from nashtune.journal.manifest import NEXT_STEP
 from nashtune.journal.records import judgements_name, read_completions, read_judgements, read_scores, scores_name
-from nashtune.journal.store import NEXT_STEP, Journal
+from nashtune.journal.store import Journal
 from nashtune.samplers.recorded_file import different
 
 PROMPTS = "prompts"

@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 
 from nashtune.ranks import most
 
-__all__ = ["DTensor", "copy_full", "full", "gather", "is_sharded", "local", "piece", "rest", "same_for_all"]
+__all__ = ["DTensor", "copy_full", "full", "gather", "is_sharded", "local", "overlaps", "piece", "rest", "same_for_all"]
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -22,6 +22,17 @@ def is_sharded(model: nn.Module) -> bool:
 def local(tensor: Tensor) -> Tensor:
     """This rank's piece, sharing memory with the whole; perhaps empty."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def overlaps(tensor: Tensor) -> bool:
+    """Whether numbers of a tensor may share one place in memory, as those of an expanded one do."""
+    own, reach = local(tensor), 1
+    for stride, size in sorted(zip(own.stride(), own.shape, strict=True)):
+        if size > 1:
+            if stride < reach:
+                return own.numel() > 0
+            reach = stride * size
+    return False
 
 
 def full(tensor: Tensor) -> Tensor:

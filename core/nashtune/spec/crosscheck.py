@@ -14,12 +14,17 @@ from nashtune.spec.gamerules import attribute, check_game_parts, such
 from nashtune.spec.klrules import check_told
 from nashtune.spec.model import ComponentSpec, Spec
 from nashtune.spec.rewardrules import check_rewards
+from nashtune.spec.settings import where_and_what
+
+COUNTS, MOST_ROUNDS = ("rounds", "steps"), 1_000_000
+"""Settings of a schedule that say how many rounds it lists, and how many can be listed."""
 
 
 def cross_check(spec: Spec, found: Collector) -> None:
     """Note every component that lacks what it reads, and everything that no component reads."""
     _check_references(spec, found)
     _check_kl(spec, found)
+    _check_count(spec, found)
     check_game_parts(spec, found)
     check_rewards(spec, found)
     reads = attribute(spec.schedule, "reads", ())
@@ -53,6 +58,15 @@ def _check_references(spec: Spec, found: Collector) -> None:
         if name not in readers:
             hint = nearest(name, readers) if readers else "; write `references: none`"
             found.add(f"{component.where}: no component reads the reference '{name}'{hint}")
+
+
+def _check_count(spec: Spec, found: Collector) -> None:
+    """Before the schedule lists its rounds: it would do so until the memory is full."""
+    for name in COUNTS:
+        value = spec.schedule.args.get(name)
+        if isinstance(value, int) and value > MOST_ROUNDS:
+            where = where_and_what(spec.places.get(("schedule", name), spec.schedule.where), f"schedule.{name}")
+            found.add(f"{where}: more rounds than can be listed; give {MOST_ROUNDS} or fewer")
 
 
 def _check_kl(spec: Spec, found: Collector) -> None:

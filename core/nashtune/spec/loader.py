@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from nashtune.errors import InputError
+from nashtune.spec.scalars import PATTERNS, SCALARS, TAG
 
 KeyPath = tuple[str | int, ...]
 
@@ -27,14 +28,6 @@ LARGEST = 4 * 2**20
 """Characters (bytes of a file) of one document."""
 DEEPEST = 100
 """Lists and mappings inside one another: PyYAML's C code calls itself for each, and a few 10,000 end the process."""
-_TAG = "tag:yaml.org,2002:"
-_NULL = re.compile(r"^(?:null|Null|NULL|~|)$")
-_BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
-_INT = re.compile(r"^(?:[-+]?(?:0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+)$")
-_FLOAT = re.compile(
-    r"^(?:[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
-    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-)
 _Base: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser is ten times faster where it was built
 
 
@@ -42,16 +35,8 @@ class _Loader(_Base):  # type: ignore[misc]  # chosen at run time
     yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's own name)
 
 
-for _name, _pattern in (("null", _NULL), ("bool", _BOOL), ("int", _INT), ("float", _FLOAT)):
-    _Loader.add_implicit_resolver(_TAG + _name, _pattern, None)
-
-_SCALARS: dict[str, Callable[[str], Any]] = {
-    _TAG + "str": str,
-    _TAG + "null": lambda text: None,
-    _TAG + "bool": lambda text: text.lower() == "true",
-    _TAG + "int": lambda text: int(text, 0),
-    _TAG + "float": lambda text: float(text.lower().replace(".inf", "inf").replace(".nan", "nan")),
-}
+for _tag, _pattern in PATTERNS.items():
+    _Loader.add_implicit_resolver(_tag, _pattern, None)
 
 
 @dataclass(frozen=True)
@@ -163,6 +148,9 @@ def read_text(file: Path | Traversable) -> str:
     """
     source = display(file)
     try:
+        if isinstance(file, Path) and not file.is_relative_to("/dev") and file.exists():
+            if not file.is_file() and not file.is_dir():  # opening a pipe waits for who writes into it
+                raise InputError(f"{source}: is a pipe or device, not a file; put a file in its place")
         with file.open("rb") as stream:
             read = stream.read(LARGEST + 1)
         if len(read) > LARGEST:
@@ -195,16 +183,18 @@ def _value(node: Any, path: KeyPath, lines: dict[KeyPath, int], source: str, abo
         raise InputError(
             f"{source}:{line}: more than {MOST} values, aliases (*name) written out; a spec or run file has a few dozen"
         )
-    if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+    if isinstance(node, yaml.MappingNode) and node.tag == TAG + "map":
         return _mapping(node, path, lines, source, above)
-    if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+    if isinstance(node, yaml.SequenceNode) and node.tag == TAG + "seq":
         return [_value(item, (*path, i), lines, source, above) for i, item in enumerate(node.value)]
-    if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS:
+    if isinstance(node, yaml.ScalarNode) and node.tag in SCALARS:
         try:
-            return _SCALARS[node.tag](node.value)
+            return SCALARS[node.tag](node.value)
         except ValueError:
-            raise InputError(f"{source}:{line}: '{node.value}' is not a {node.tag.removeprefix(_TAG)}") from None
-    tag = node.tag.replace(_TAG, "!!")
+            raise InputError(f"{source}:{line}: '{node.value}' is not a {node.tag.removeprefix(TAG)}") from None
+        except OverflowError as error:
+            raise InputError(f"{source}:{line}: {error}") from None
+    tag = node.tag.replace(TAG, "!!")
     raise InputError(f"{source}:{line}: the tag {tag} is not read: a spec holds plain data, no code")
 
 
@@ -214,7 +204,7 @@ def _mapping(
     data: dict[str, Any] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
-        if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != _TAG + "str":
+        if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != TAG + "str":
             found = getattr(key_node, "value", "") if isinstance(key_node, yaml.ScalarNode) else "a list or mapping"
             raise InputError(f"{source}:{line}: a key must be a word, found {found or 'nothing'}")
         key = key_node.value

@@ -19,35 +19,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from nashtune.notes import note
 from nashtune.ranks import everyone
+from nashtune.training.shares import SAVED, Share, shares
 from nashtune.training.throughput import Throughput, peak_memory_gib
 
-SAVED = "nashtune_attempts"
-"""Key of a checkpoint."""
 SECONDS_BETWEEN_ROWS = 1.0
 """A killed attempt's clock is known up to its last row."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """What an attempt has added to the result, over all ranks.
-
-    Args:
-        attempt: Its number in this run folder; None for one of the run that this one was begun from.
-        steps: Optimiser steps.
-        tokens: As `Throughput.real_tokens`.
-        positions: As there.
-        padding: As there.
-        seconds: Inside training batches, of the rank that needed the most.
-        peak: GiB, of the rank with the most.
-    """
-
-    attempt: int | None
-    steps: int
-    tokens: int
-    positions: int
-    padding: int
-    seconds: float
-    peak: float
 
 
 class Attempts(Callback):
@@ -72,8 +48,12 @@ class Attempts(Callback):
         self._written = 0.0
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Know what earlier attempts have left."""
-        kept = [Share(**one) for one in checkpoint.get(SAVED, [])]
+        """Know what earlier attempts have left.
+
+        Raises:
+            InputError: it is not what an attempt has saved.
+        """
+        kept = shares(checkpoint.get(SAVED, []))
         if self._elsewhere:
             kept = [Share(**{**asdict(one), "attempt": None}) for one in kept]
         self._earlier = kept

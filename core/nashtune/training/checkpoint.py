@@ -13,6 +13,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning_utilities.core.apply_func import apply_to_collection
 
 from nashtune import __version__
+from nashtune.confined import is_loop
 from nashtune.errors import InputError
 from nashtune.files import atomic_path
 from nashtune.notes import note
@@ -20,8 +21,7 @@ from nashtune.ranks import rank, together
 from nashtune.sharding.files import consolidate, is_sharded_checkpoint
 from nashtune.sharding.listing import more_than_data
 from nashtune.training.checkpoint_check import check_file, check_finite
-
-SECTION = "nashtune"  # where a checkpoint keeps the run's configuration
+from nashtune.training.checkpoint_parts import SECTION as SECTION
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -82,6 +82,8 @@ def read_checkpoint(path: Path, option: str = "--ckpt_path", *, weights: bool = 
     Raises:
         InputError: missing, broken (then an older whole one is named, if there is one), or not one of ours.
     """
+    if is_loop(path):
+        raise InputError(f"{option}: {path} is a link to itself; remove it, or put back what was there")
     if not path.exists():
         raise InputError(f"{option}: no file {path}; a run keeps its checkpoints in RUN_DIR/checkpoints")
     content = _read_or_say(path, option, weights=weights)
@@ -89,6 +91,12 @@ def read_checkpoint(path: Path, option: str = "--ckpt_path", *, weights: bool = 
     config = own.get("config") if isinstance(own, dict) else None
     if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("spec", "policy", "data")):
         raise InputError(f"{option}: {path} was not written by nashtune: it does not say which spec it belongs to")
+    for name in ("trainer", "samples"):
+        if not isinstance(config.get(name, {}), dict):
+            raise InputError(
+                f"{option}: {path} was altered: restore it from a copy. In it, the run's {name} is {config[name]!r} "
+                "and no section"
+            )
     return content
 
 

@@ -15,12 +15,23 @@ import torch
 
 from nashtune.errors import InputError
 from nashtune.sharding.tensors import local
+from nashtune.training.checkpoint_moments import moment_problems
+from nashtune.training.checkpoint_parts import part_problems
 
 BEGINNING = b"PK\x03\x04"
 """Of a zip archive; one that is cut short still has it."""
 STRUCTURE = "/data.pkl"
 """End of the name of what says which tensors there are, in the archive."""
-NEEDED = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step")
+NEEDED = (
+    "state_dict",
+    "optimizer_states",
+    "lr_schedulers",
+    "loops",
+    "global_step",
+    "callbacks",  # without which Lightning asks no callback to restore anything
+    "kl",
+    "pytorch-lightning_version",
+)
 """Without which training cannot go on."""
 
 
@@ -79,14 +90,14 @@ def check_finite(path: Path, weights: Mapping[str, Any]) -> None:
 
 
 def check_complete(path: Path, content: Mapping[str, Any]) -> None:
-    """Refuse to train on with what holds a model alone.
+    """Refuse to train on with what holds a model alone, or parts that no run has saved like this.
 
     Args:
         path: Of the checkpoint.
         content: Its parts.
 
     Raises:
-        InputError: a part is missing.
+        InputError: a part is missing, or was altered.
     """
     missing = [name for name in NEEDED if name not in content]
     if missing:
@@ -94,3 +105,6 @@ def check_complete(path: Path, content: Mapping[str, Any]) -> None:
             f"--ckpt_path: {path} has no {', '.join(missing)}, so training cannot go on with it. Start a new run from "
             f"its weights: nashtune export {path} --out FOLDER, and --policy.path FOLDER"
         )
+    problem = next(part_problems(content), None) or next(moment_problems(content, tensors=not path.is_dir()), None)
+    if problem is not None:
+        raise InputError(f"--ckpt_path: {path} was altered: restore it from a copy. In it, {problem}")

@@ -7,9 +7,9 @@ import sys
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
+from nashtune.consoles import Console
 from nashtune.evaluation.reward_table import reward_table
 from nashtune.launcher import is_rank_0
 from nashtune.notes import note

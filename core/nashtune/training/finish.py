@@ -123,6 +123,8 @@ def finish(
         scores=isinstance(policy, RewardPolicy),
         reward_unit=cli.model.objective.reward_unit,
     )
+    if (folder / "export").is_symlink():
+        (folder / "export").unlink()
     shutil.rmtree(folder / "export", ignore_errors=True)  # of an earlier, shorter part of this same run
     if nothing is None:
         export_policy(policy, folder / "export", model_card(cli.plain, report), asked=asked_as(cli.plain))

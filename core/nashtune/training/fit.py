@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
-from rich.console import Console
 
+from nashtune.consoles import Console
 from nashtune.data.prompts import fewer
 from nashtune.errors import InputError, Interrupted
 from nashtune.files import cannot_write

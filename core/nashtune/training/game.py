@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -118,7 +119,12 @@ class Game:
     def data(self, trainer: Trainer, progress: Progress) -> GameData:
         """The data module that Lightning gets."""
         orders = self.orders(trainer.world_size)
-        self._module.planned_steps = sum(order.steps for order in orders)
+        self._module.planned_steps = steps = sum(order.steps for order in orders)
+        if steps * self.accumulate > sys.maxsize:
+            raise InputError(
+                "trainer.max_epochs or trainer.accumulate_grad_batches: more micro-batches than can be counted; in a "
+                "game the first is the passes over the rows of each update, usually 1"
+            )
         self._refuse_stale_rollouts(orders)
         if self._module.kl is not None and self._module.schedule.scores:
             self._module.kl.check_round(max(order.size for order in orders))
@@ -127,7 +133,7 @@ class Game:
             lambda: self.table(trainer, progress),
             epochs=self._epochs,
             accumulate=self.accumulate,
-            length=sum(map(len, orders)),
+            length=steps * self.accumulate,
             identity={
                 "fingerprint": self._prompts.fingerprint("train"),
                 "seed": self._seed,

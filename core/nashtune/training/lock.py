@@ -90,21 +90,26 @@ class RankLock(Callback):
         """The processes have met, so none of them is left of an earlier attempt."""
         if trainer.global_rank > 0 and self._handle is None:
             if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
-                _end_with_parent()
+                _end_with_parent(signal.SIGKILL)
             self._handle = _open(self._folder / RANKS)
             _lock(self._handle, fcntl.LOCK_SH, self._folder)
 
     def release(self) -> None:
-        """The run is over."""
+        """The run is over; what is left to do here is short, and may end after the parent."""
         if self._handle is not None:
+            _end_with_parent(0)
             os.close(self._handle)
             self._handle = None
 
 
-def _end_with_parent() -> None:
-    """Have the system kill this process when the one that started it dies: nobody else would, for minutes."""
+def _end_with_parent(number: int) -> None:
+    """Have the system kill this process when the one that started it dies: nobody else would, for minutes.
+
+    Args:
+        number: The signal to do it with; 0 for no longer.
+    """
     if sys.platform == "linux" and RUN_DIR_VARIABLE in os.environ:  # started by rank 0, not by torchrun or SLURM
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, int(number))  # PR_SET_PDEATHSIG
 
 
 def _wait_for_ranks(folder: Path) -> None:

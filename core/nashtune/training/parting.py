@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
+from signal import valid_signals
 from threading import Thread
 from typing import Any
 
@@ -14,10 +16,14 @@ import torch.distributed as dist
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from nashtune.errors import InputError
+from nashtune.files import write_bytes_atomically
 from nashtune.launcher import is_rank_0, launcher
 
 TOLD = "nashtune/stopped"
 """Key in the store of the process group: the signal for which a rank has left."""
+
+NOTE = ".stopped"
+"""File in the run folder that says it, too: with the rank that keeps the store the store is gone."""
 
 ANSWER_SECONDS = 5
 """Within which the rank that keeps the store answers, or is taken for gone."""
@@ -72,15 +78,46 @@ def refuse_alone(error: RuntimeError) -> None:
         ) from error
 
 
-def tell(number: int) -> None:
-    """Say to all ranks that this one leaves for a signal."""
+def tell(number: int, folder: Path | None) -> None:
+    """Say to all ranks that this one leaves for a signal.
+
+    Args:
+        number: Of the signal.
+        folder: The run folder, where it is known.
+    """
     if dist.is_initialized():
+        note_down(number, folder)
         _ask_store(lambda store: store.set(TOLD, str(number)))
 
 
-def told() -> int:
-    """The signal for which a rank has left; 0 where none has said so."""
-    return int(_ask_store(lambda store: store.get(TOLD) if store.check([TOLD]) else 0) or 0)
+def note_down(number: int, folder: Path | None) -> None:
+    """Say it in the run folder alone, where there is no time to wait for a store."""
+    if folder is not None and folder.is_dir():  # else nothing was trained, and it is gone
+        with suppress(OSError):  # a full disk
+            write_bytes_atomically(folder / NOTE, str(int(number)).encode())
+
+
+def forget(folder: Path) -> None:
+    """Remove what an earlier attempt has said in the run folder; for rank 0, before the processes meet."""
+    with suppress(OSError):
+        (folder / NOTE).unlink()
+
+
+def told(folder: Path | None) -> int:
+    """The signal for which a rank has left; 0 where none has said so.
+
+    Args:
+        folder: The run folder, where it is known.
+    """
+    by_store = int(_ask_store(lambda store: store.get(TOLD) if store.check([TOLD]) else 0) or 0)
+    return by_store or (_noted(folder) if folder is not None else 0)
+
+
+def _noted(folder: Path) -> int:
+    with suppress(OSError, ValueError):
+        number = int((folder / NOTE).read_bytes()[:8])
+        return number if number in valid_signals() else 0
+    return 0
 
 
 def _ask_store(question: Callable[[Any], Any]) -> Any:

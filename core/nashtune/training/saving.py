@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -19,6 +17,9 @@ from nashtune.errors import InputError
 from nashtune.notes import note
 from nashtune.ranks import everyone, together
 from nashtune.training.checkpoint import SECTION, checkpoints_in, remove
+from nashtune.training.checkpoint_moments import STATES
+from nashtune.training.checkpoint_parts import PLACES
+from nashtune.training.generators import own_stream, random_state, restore
 from nashtune.training.stopping import Stopping
 
 
@@ -149,15 +150,24 @@ class RunState(Callback):
         """Add the configuration and every rank's generators."""
         states = everyone(random_state(trainer.strategy.root_device))
         checkpoint[SECTION] = {"version": __version__, "config": self._config, "random": states}
+        checkpoint[SECTION][STATES] = [len(optimizer.state) for optimizer in trainer.optimizers]
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep this rank's generators until training starts, and count micro-batches as this run does.
 
         A rank that was not there before begins its own stream, as at the start of a run.
+
+        Raises:
+            InputError: the checkpoint is without this run's place in its data, which Lightning would go on without.
         """
         states = checkpoint[SECTION]["random"]
         self._random = states[trainer.global_rank] if trainer.global_rank < len(states) else None
         data = trainer.datamodule  # type: ignore[attr-defined]
+        if type(data).__qualname__ in PLACES and type(data).__qualname__ not in checkpoint:
+            raise InputError(
+                f"--ckpt_path: the checkpoint has no {type(data).__qualname__}, which says where in the data it was "
+                "saved: it was altered, restore it from a copy"
+            )
         if isinstance(data, PreferenceData):
             _recount(checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"], data)
 
@@ -167,11 +177,12 @@ class RunState(Callback):
         Ranks whose dropout drew the same noise would hide the same places of different rows. Until here they must draw
         the same: new weights are. Rank 0 draws what a run of one process draws.
         """
-        if self._random is not None:
-            set_random_state(self._random, trainer.strategy.root_device)
-            self._random = None
-        elif trainer.global_rank > 0:
-            _own_stream(trainer.global_rank, trainer.strategy.root_device)
+        with together("the random generators"):
+            if self._random is not None:
+                restore(self._random, trainer.strategy.root_device)
+                self._random = None
+            elif trainer.global_rank > 0:
+                own_stream(trainer.global_rank, trainer.strategy.root_device)
         for optimizer in trainer.optimizers:
             _unmap(optimizer)
 
@@ -184,51 +195,6 @@ def _unmap(optimizer: torch.optim.Optimizer) -> None:
     for state in optimizer.state.values():
         own = {key: one.clone() for key, one in state.items() if isinstance(one, torch.Tensor) and one.is_cpu}
         state.update(own)
-
-
-def random_state(device: torch.device) -> dict[str, Any]:
-    """The generators of python, numpy and torch, as data that loads with `weights_only=True`.
-
-    Args:
-        device: Of this rank. The others of its machine are other ranks', and a resume may see more or fewer of them.
-    """
-    version, internal, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    return {
-        "python": [version, list(internal), gauss],
-        "numpy": [
-            str(name),
-            torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            int(position),
-            int(has_gauss),
-            float(cached),
-        ],
-        "torch": torch.get_rng_state(),
-        "cuda": [torch.cuda.get_rng_state(device)] if device.type == "cuda" else [],
-    }
-
-
-def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    """Inverse of `random_state`; the device may be another one, and on a CPU its generator is left out."""
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"][0], device)
-
-
-def _own_stream(rank: int, device: torch.device) -> None:
-    """Another noise for torch on each rank > 0. The seed that `torch.initial_seed()` tells remains that of all."""
-    mixed = np.random.SeedSequence([torch.initial_seed(), rank]).generate_state(1, np.uint64)
-    state = torch.Generator().manual_seed(int(mixed[0])).get_state()
-    state[:8] = torch.get_rng_state()[:8]  # where a state keeps its seed: stochastic rounding reads it, alike on all
-    torch.set_rng_state(state)
-    if device.type == "cuda":
-        seed_and_offset = torch.cuda.get_rng_state(device)
-        seed_and_offset.view(torch.int64)[1] = rank << 40  # a stretch of the seed's noise that no other rank reaches
-        torch.cuda.set_rng_state(seed_and_offset, device)
 
 
 def _recount(progress: dict[str, Any], data: PreferenceData) -> None:

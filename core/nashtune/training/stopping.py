@@ -31,7 +31,7 @@ from nashtune.launcher import is_rank_0, launcher
 from nashtune.ranks import most
 from nashtune.training.checkpoint import checkpoints_in
 from nashtune.training.listening import heard_by
-from nashtune.training.parting import tell, told
+from nashtune.training.parting import forget, note_down, tell, told
 from nashtune.training.slurm import requeue, requeue_signal
 
 DEAF_SECONDS = 2.0
@@ -53,7 +53,7 @@ class Stopping(Callback):
         self._busy = False  # in an optimiser step, or between two of them
         self._requeue_on = 0  # the signal after which SLURM is asked to start the job again
         self._trainer: Trainer | None = None
-        self._folder = Path()
+        self._folder: Path | None = None  # of the run, once signals are heard
         self._heard = False  # by the main thread
         self._came: dict[int, float] = {}  # signal -> when it came first
 
@@ -66,6 +66,8 @@ class Stopping(Callback):
             folder: Run folder, for what is said at the end.
         """
         self._trainer, self._folder = trainer, folder
+        if is_rank_0():
+            forget(folder)
         self._requeue_on = requeue_signal(trainer)
         # Lightning would put its own handlers over these, and talk to other ranks from inside them
         setattr(trainer._signal_connector, "register_signal_handlers", lambda: None)  # noqa: B010
@@ -116,7 +118,7 @@ class Stopping(Callback):
             Stopped: always.
         """
         self._busy = True  # another signal on the way out changes nothing
-        tell(self._asked)
+        tell(self._asked, self._folder)
         if self._asked == self._requeue_on and is_rank_0():
             requeue()
         raise Stopped
@@ -131,7 +133,7 @@ class Stopping(Callback):
             Stopped: this rank has heard a signal, or one that has left says that it did.
         """
         if dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo" in str(error)):
-            self._asked = self._asked or told()
+            self._asked = self._asked or told(self._folder)
             if self._asked:
                 self.end()
 
@@ -177,12 +179,14 @@ class Stopping(Callback):
     def _leave(self, number: int) -> None:
         """End this process without its main thread, and those that Lightning has started from it."""
         self._asked = number
+        note_down(number, self._folder)
         self._pass_on(signal.SIGKILL)
         if is_rank_0():
             if number == self._requeue_on:
                 requeue()
             step = self._trainer.global_step if self._trainer is not None else 0
-            print(how_to_go_on(self._folder, step), file=sys.stderr)
+            if self._folder is not None:
+                print(how_to_go_on(self._folder, step), file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(self.code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -67,7 +68,8 @@ def test_a_finished_rank_is_not_aborted_by_a_thread_that_drops_its_last_tensor_l
 
 @pytest.mark.parametrize("start", [ALONE, MET], ids=["alone", "met"])
 @pytest.mark.parametrize(
-    ("code", "number", "complaint"), [("0", 0, ""), ("None", 0, ""), ("143", 143, ""), ("'why'", 1, "why\n")]
+    ("code", "number", "complaint"),
+    [("0", 0, ""), ("None", 0, ""), ("143", 143, ""), ("'why'", 1, "why\n"), ("[2]", 1, "[2]\n")],
 )
 def test_threads_and_exit_functions_come_first_then_the_code(start: str, code: str, number: int, complaint: str):
     found = ended(f"{start}entry.leave({code})")
@@ -98,3 +100,13 @@ def test_output_that_nobody_reads_any_more_is_no_error():
     assert begun.wait(120) == 0
     with begun.stderr as complaints:
         assert complaints.read() == ""
+
+
+def test_what_was_written_to_an_open_file_is_in_it(tmp_path: Path):
+    keep = f"kept = open({str(tmp_path / 'kept')!r}, 'w'); kept.write('all')\nentry.leave(0)"
+    assert ended(f"{MET}{keep}")[0] == 0
+    assert (tmp_path / "kept").read_text() == "all"
+
+
+def test_a_closed_stream_is_no_error():
+    assert ended(f"{MET}sys.stdout.close(); sys.stderr = None\nentry.leave(3)")[0] == 3

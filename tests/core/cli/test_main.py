@@ -11,8 +11,9 @@ import nashtune
 from nashtune.cli import main as front
 from nashtune.cli.commands import HEAVY, LIGHTNING, MODULES, THIN
 from nashtune.cli.main import main
-from nashtune.errors import CheckFailed
+from nashtune.errors import CheckFailed, InputError, Interrupted
 from nashtune.spec import runoptions
+from nashtune.terminal import MESSAGE, message
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]])
@@ -163,6 +164,51 @@ def test_a_reader_that_stops_early_is_no_error():
     process.stderr.close()
 
 
+@pytest.mark.parametrize("argv", [["list"], ["show", "dpo", "--json"], ["plugins"], ["show", "dop"]])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_output_is_no_error(argv, closed):
+    words = [sys.executable, "-m", "nashtune", *argv]
+    done = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == (2 if "dop" in argv else 0), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_of_the_errors_that_stops_early_is_no_error():
+    words = [sys.executable, "-m", "nashtune", "show", "dop"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+    assert process.returncode == 141
+
+
+def test_a_console_of_others_whose_reader_stops_early_is_no_failure(command):
+    def action():
+        try:
+            raise BrokenPipeError
+        except BrokenPipeError:
+            raise SystemExit(1)  # noqa: B904 (as rich does)
+
+    command(action)
+    assert main(["list"]) == 141
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (InputError("x\nerror: fake \x1b[2J"), "error: x\n  error: fake \\x1b[2J\n"),
+        (CheckFailed("x\nfailed: fake \u202e"), "failed: x\n  failed: fake \\u202e\n"),
+        (Interrupted("x\nerror: fake \x9b", code=3), "x\n  error: fake \\x9b\n"),
+    ],
+)
+def test_what_a_message_repeats_cannot_steer_the_terminal(command, capsys, error, said):
+    def action():
+        raise error
+
+    command(action)
+    assert main(["list"]) != 0
+    assert capsys.readouterr().err == said
+
+
 def test_an_output_without_greek_letters_is_no_error():
     done = nashtune_process("show", "dpo", capture_output=True, env={"PYTHONIOENCODING": "ascii", "PATH": ""})
     assert done.returncode == 0
@@ -191,7 +237,7 @@ def test_what_a_message_repeats_is_cut(capsys):
     said = capsys.readouterr().err
     assert "spec.kl.beta" in said and "111... (100" in said and "characters)" in said and len(said) < 2000
     long = "x " * 50_000
-    assert len(front._cut(f"begins {long} ends")) < front.MESSAGE + 100
-    assert front._cut(f"begins {long} ends").startswith("begins x") and front._cut(long + "ends").endswith("x ends")
+    assert len(message(f"begins {long} ends")) < MESSAGE + 100
+    assert message(f"begins {long} ends").startswith("begins x") and message(long + "ends").endswith("x ends")
     path = "/".join(["folder"] * 200)
-    assert front._cut(path) == path
+    assert message(path) == path

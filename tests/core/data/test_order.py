@@ -102,6 +102,6 @@ def test_a_million_rows_are_counted_without_a_list_of_them() -> None:
 def test_index_at() -> None:
     order = BatchOrder(size=11, batch_size=4)
     assert [order.index_at(n) for n in (0, 4, 8, 11)] == [0, 1, 2, 3]
-    for wrong in (3, 12):
-        with pytest.raises(ValueError, match=f"no micro-batch begins after {wrong} rows"):
+    for wrong in (3, 12, -7, -4):
+        with pytest.raises(InputError, match=f"says that {wrong} of 11 rows .* was altered"):
             order.index_at(wrong)

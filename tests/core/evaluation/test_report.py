@@ -47,6 +47,9 @@ def test_what_cannot_be_read_is_left_out_with_a_line(tmp_path: Path, caplog: pyt
         (b"step,tr\xe4in/loss,val/loss\n1,1.0,0.5\n", {"val/loss": [(1, 0.5)]}),
         (b"step,train/loss\n1,1.0\n2\n", {"train/loss": [(1, 1.0)]}),
         (b'\xff\x00,,,\n"', {}),
+        (b"step,train/loss," + b"x" * 200_000 + b"\n1,1.0,2.0\n", {}),
+        (b"step,train/loss\n1,1.0\n2," + b"0" * 200_000 + b"\n", {"train/loss": [(1, 1.0)]}),
+        (b"step,train/loss\n1,1.0\n-2,1.0\n1" + b"0" * 400 + b",1.0\n", {"train/loss": [(1, 1.0)]}),
         (b"step,tra", {}),
         (b"", {}),
     ],
@@ -55,6 +58,22 @@ def test_a_bad_byte_does_not_keep_a_run_from_ending(tmp_path: Path, damaged: byt
     write_attempt(tmp_path, 0, "")
     (tmp_path / "logs" / "attempt_0" / "metrics.csv").write_bytes(damaged)
     assert read_metrics(tmp_path).series == left
+
+
+def test_a_header_that_cannot_be_read_is_said_also_where_there_are_no_rows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_attempt(tmp_path, 0, "x" * 200_000 + "\n")
+    with caplog.at_level("INFO", logger="lightning_utilities"):
+        assert read_metrics(tmp_path).series == {}
+    assert "attempt_0/metrics.csv: a column cannot be read" in caplog.text
+
+
+def test_a_copy_beside_the_attempts_is_none(tmp_path: Path) -> None:
+    write_attempt(tmp_path, 0, "step,train/loss\n1,1.0\n")
+    for name in ("attempt_0.old", "attempt_", "attempt_x"):
+        (tmp_path / "logs" / name).mkdir()
+    assert read_metrics(tmp_path).series == {"train/loss": [(1, 1.0)]}
 
 
 def test_curves_are_drawn_also_where_a_method_has_no_beta(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from nashtune.errors import InputError
+from nashtune.files import sha256_of
 from nashtune.logprobs import get_engine
 from nashtune.models.policy import HFPolicy, LoraSettings
 from nashtune.models.snapshots import SnapshotBank
@@ -89,7 +90,7 @@ def test_tied_weights_are_kept_once_and_stay_tied(tiny: Path, load: Load, bank: 
     assert head.data_ptr() == embedding.data_ptr()
 
 
-@pytest.mark.parametrize("harm", ["torn", "altered", "missing"])
+@pytest.mark.parametrize("harm", ["torn", "altered", "missing", "no weights", "integers"])
 def test_a_file_that_is_not_what_was_written_is_named_and_changes_nothing(
     tiny: Path, load: Load, bank: SnapshotBank, harm: str
 ) -> None:
@@ -102,11 +103,16 @@ def test_a_file_that_is_not_what_was_written_is_named_and_changes_nothing(
         file.unlink()
     elif harm == "torn":
         file.write_bytes(data[: len(data) // 2])
+    elif harm in ("no weights", "integers"):  # and its sha256 agrees
+        file.write_bytes(b"nothing" if harm == "no weights" else save({"a": torch.ones(1, dtype=torch.int32)}))
+        index = {"main@1": {"file": file.name, "sha256": sha256_of(file)}}
+        (bank.folder / "snapshots.json").write_text(json.dumps(index))
     else:
         data[-3] ^= 1
         file.write_bytes(data)
     before = shake(policy, 2)
-    said = "is missing" if harm == "missing" else "is torn or was altered"
+    other = {"missing": "is missing", "no weights": "was altered: it holds no", "integers": "was altered: a is"}
+    said = other.get(harm, "is torn or was altered")
     with pytest.raises(InputError, match=rf"main@1\.safetensors {said}.*another --run_dir"):
         bank.load("main@1", policy)
     assert all(torch.equal(weight, before[name]) for name, weight in weights(policy).items())

@@ -129,6 +129,29 @@ def test_an_entry_point_that_is_no_module_fails_alone(site):
     assert found().registry.get("loss", "dpo")
 
 
+ANSWER = """
+import itertools
+from pathlib import Path
+from nashtune.plugins import Component, Problem, hookimpl
+
+class Evil(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+    __repr__ = __str__
+
+class Loud(Component):
+    def __getattribute__(self, name):
+        raise RuntimeError("loud")
+
+@hookimpl
+def nashtune_components():
+    return {}
+"""
+FOLDERS = """
+@hookimpl
+def nashtune_spec_dirs():
+    return itertools.repeat(Path(__file__).parent)
+"""
 BROKEN = {
     "an import that fails": ("import not_there_at_all", "ModuleNotFoundError: No module named 'not_there_at_all'"),
     "an exit at import": ("raise SystemExit(3)", "SystemExit: 3"),
@@ -197,6 +220,25 @@ BROKEN = {
         """,
         "which is not a folder",
     ),
+    "an exception without a text": (
+        """
+        class Named(type):
+            def __getattribute__(cls, name):
+                raise RuntimeError("no name")
+
+        class Evil(Exception, metaclass=Named):
+            def __str__(self):
+                raise ValueError("no text")
+
+        raise Evil
+        """,
+        "Evil: (no text",
+    ),
+    "a list without an end": (ANSWER.format("itertools.repeat(Component('loss', 'x', 'a:B'))"), "more than 10000"),
+    "a folder without an end": (ANSWER.format("[]") + FOLDERS, "nashtune_spec_dirs gave more than 10000"),
+    "a component whose name raises": (ANSWER.format("[Component('loss', Evil(), 'a:B')]"), "RuntimeError: no text"),
+    "a component that raises": (ANSWER.format("[Loud('loss', 'x', 'a:B')]"), "RuntimeError: loud"),
+    "a problem that raises": (ANSWER.format("[Problem('a.py', Evil())]"), "RuntimeError: no text"),
 }
 
 
@@ -215,6 +257,56 @@ def test_a_broken_plugin_is_recorded_and_the_others_go_on(site, what):
     assert plugins.registry.get("loss", "zeta").plugin == "zeta"
     with pytest.raises(InputError, match=r"plugin 'broken' \(broken-dist 0.3\) failed: .*run `nashtune plugins`"):
         plugins.registry.get("loss", "surely_unknown")
+
+
+def test_a_component_with_code_of_its_own_in_its_words_is_taken_for_the_words(site):
+    words = """
+class Word(str):
+    def __hash__(self):
+        raise RuntimeError("word")
+    __eq__ = __format__ = __str__ = __hash__
+"""
+    site.dist("words", words="words_pkg")
+    site.file("words_pkg.py", words + ANSWER.format("[Component(Word('loss'), Word('worded'), Word('a:B'))]"))
+    entry = found().registry.get("loss", "worded")
+    assert type(entry.component.name) is str and entry.plugin == "words"
+
+
+@pytest.mark.parametrize("file", ["METADATA", "entry_points.txt", "no equals sign", "no METADATA"])
+def test_a_distribution_with_damaged_metadata_fails_alone(site, capsys, file):
+    site.dist("broken-dist", "0.3", broken="broken_pkg")
+    site.dist("other", "2.0")
+    site.dist("zeta", zeta="zeta_pkg")
+    site.file("zeta_pkg.py", GOOD.format(name="zeta"))
+    site.file("broken_pkg.py", GOOD.format(name="broken"))
+    for name in ("broken_dist-0.3", "other-2.0"):
+        place = site.folder / f"{name}.dist-info"
+        ours = name[0] == "b"
+        if file == "no METADATA":
+            (place / "METADATA").unlink()
+        elif file == "no equals sign":
+            (place / "entry_points.txt").write_text("[nashtune]\nzeta_pkg\n" if ours else "[other]\nx\n")
+        else:
+            whole = (place / file).read_bytes()
+            (place / file).write_bytes((whole if ours else whole.replace(b"nashtune", b"other")) + b"\xe9")
+    plugins = load_plugins()
+    assert plugins.registry.get("loss", "zeta").plugin == "zeta"
+    assert plugins.registry.get("loss", "dpo").plugin == "builtin"
+    said = capsys.readouterr().err
+    if "METADATA" in file:
+        assert (record(plugins, "broken").dist, said.count("\n")) in (("", 0), ("broken-dist", 0))
+    else:
+        assert record(plugins, "broken_dist-0.3").status == "failed"
+        assert "entry_points.txt cannot be read: " in said and said.count("\n") == 1
+
+
+def test_what_a_plugin_says_cannot_steer_the_terminal(site, capsys):
+    site.dist("evil\x1b[2J", "1\x9b2J", **{"evil\x07\u202e": "evil_pkg"})
+    site.file("evil_pkg.py", "raise RuntimeError('\\x1b[2J\\nerror: fake')")
+    load_plugins()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.strip().isprintable()
+    assert r"plugin 'evil\x07\u202e'" in said and r"RuntimeError: \x1b[2J error: fake" in said
 
 
 def test_a_component_of_a_plugin_that_failed_elsewhere_says_so_by_name(site):

@@ -74,11 +74,14 @@ def test_a_part_that_is_made_again_replaces_what_it_had_cost(tmp_path: Path) -> 
     assert ledger.total(journal) == {}
 
 
-def test_a_torn_ledger_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content", ['{"scores-0000"', "[]", '{"scores-0000": 3}', '{"scores-0000": {"texts": "3"}}', "[" * 100_000]
+)
+def test_a_torn_ledger_is_named(tmp_path: Path, content: str) -> None:
     journal, oracle = Journal(tmp_path / "journal"), Counting()
     finish(journal, "scores-0000")
     (tmp_path / "oracle").mkdir()
-    (tmp_path / "oracle/round-001.json").write_text('{"scores-0000"')
+    (tmp_path / "oracle/round-001.json").write_text(content)
     with pytest.raises(InputError, match=r"round-001\.json is torn"):
         Ledger(tmp_path / "oracle", oracle).total(journal)
 

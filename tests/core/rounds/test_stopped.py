@@ -59,3 +59,12 @@ def test_two_ranks_stopped_at_the_border_of_a_phase_and_an_update(game: Lab) -> 
         assert faulty(command, game.folder, *faults, env=env) == codes, said(game.folder)
         assert "Traceback" not in said(game.folder) and "what was sampled is kept" in said(game.folder)
     assert (game.folder / "asked").read_text() == "requeue 77\n"
+
+
+def test_rank_0_leaves_alone_and_takes_the_store_with_it(game: Lab) -> None:
+    """The others learn from the run folder that it was stopped."""
+    command = ["fit", "--config", str(game.run_file), "--spec", "onpo", "--spec.schedule.rounds", "2"]
+    command += ["--run_dir", str(game.folder / "run"), "--data.batch_size", "2"]
+    leaves = Fault("term", "nashtune.rounds.judge:write_judgements")
+    assert faulty(command, game.folder, leaves, None) == [143, 143], said(game.folder)
+    assert "Traceback" not in said(game.folder)

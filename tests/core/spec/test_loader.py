@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import yaml
 
 from nashtune.errors import InputError
 from nashtune.spec.loader import load_yaml, read_yaml
+
+LONG = ("0x" + "f" * 5000, "0o" + "7" * 5000, "9" * 5002)
 
 
 def refused(text: str) -> str:
@@ -104,6 +107,7 @@ def test_a_section_keeps_its_lines():
         ("? [a]\n: 1", "a key must be a word, found a list or mapping"),
         ("~: 1", "a key must be a word"),
         ("a: !!int x", "onpo.yaml:1: 'x' is not a int"),
+        *((f"a: {digits}", "onpo.yaml:1: a number of 5002 characters is too long") for digits in LONG),
     ],
 )
 def test_what_is_refused(text, said):
@@ -138,6 +142,14 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path):
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match=r"cannot be read: Is a directory"):
         read_yaml(tmp_path)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "link.yaml").symlink_to(tmp_path / "pipe.yaml")
+    for name in ("pipe.yaml", "link.yaml"):
+        with pytest.raises(InputError, match=rf"{name}: is a pipe or device, not a file"):
+            read_yaml(tmp_path / name)
 
 
 def test_the_pure_python_parser_reads_the_same(monkeypatch: pytest.MonkeyPatch):

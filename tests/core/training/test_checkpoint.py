@@ -27,7 +27,8 @@ from nashtune.training.checkpoint import (
     note_other_version,
     read_checkpoint,
 )
-from nashtune.training.saving import Checkpoints, random_state, set_random_state
+from nashtune.training.generators import random_state, set_random_state
+from nashtune.training.saving import Checkpoints
 from nashtune.training.stopping import Stopping
 
 CPU = torch.device("cpu")

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import json
 import logging
 import os
+import signal
 import socket
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -48,6 +51,24 @@ def test_ranks_that_outlive_their_rank_0_keep_the_folder(tmp_path: Path, monkeyp
         one.release()
     with hold(tmp_path):
         pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_rank_dies_with_its_rank_0_until_the_run_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Afterwards its exit functions are called, and nothing cuts them off."""
+
+    def dies_by() -> int:
+        found = ctypes.c_int()
+        ctypes.CDLL(None).prctl(2, ctypes.byref(found))  # PR_GET_PDEATHSIG
+        return found.value
+
+    monkeypatch.setenv(lock.RUN_DIR_VARIABLE, str(tmp_path))
+    launcher = object.__new__(lock._SubprocessScriptLauncher)
+    rank = RankLock(tmp_path)
+    rank.setup(SimpleNamespace(global_rank=1, strategy=SimpleNamespace(launcher=launcher)), None, "fit")  # type: ignore[arg-type]
+    assert dies_by() == signal.SIGKILL
+    rank.release()
+    assert dies_by() == 0
 
 
 def test_a_file_system_without_locks_is_named(

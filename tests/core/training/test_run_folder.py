@@ -99,9 +99,8 @@ def test_what_is_no_file_of_a_run_folder_is_refused(name: str, tmp_path: Path) -
     with pytest.raises(InputError, match="is a link"):
         choose_run_dir(str(folder), "dpo", resumed=folder)
     odd.unlink()
-    if odd.suffix:
-        odd.mkdir()
-        with pytest.raises(InputError, match="is a folder, which no run has written there"):
-            choose_run_dir(str(folder), "dpo", resumed=folder)
-        odd.rmdir()
+    odd.mkdir()
+    with pytest.raises(InputError, match="is a folder, which no run has written there"):
+        choose_run_dir(str(folder), "dpo", resumed=folder)
+    odd.rmdir()
     assert choose_run_dir(str(folder), "dpo", resumed=folder) == folder

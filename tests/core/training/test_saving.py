@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from nashtune.training.checkpoint import SECTION
-from nashtune.training.saving import RunState, random_state
+from nashtune.training.generators import random_state
+from nashtune.training.saving import RunState
 
 CPU = torch.device("cpu")
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch.distributed as dist
+from lightning.pytorch import Trainer
 
-from nashtune.training import stopping
+from nashtune.training import parting, stopping
 from nashtune.training.stopping import Stopped, Stopping
 
 
@@ -44,3 +45,25 @@ def test_a_rank_whose_collective_breaks_follows_only_one_that_was_stopped(
         assert here.code == other.code == 143
     finally:
         dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(("kept", "number"), [(b"15", 15), (b"", 0), (b"9999", 0), (b"no number", 0)])
+def test_the_run_folder_says_it_where_the_store_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bytes, number: int
+) -> None:
+    monkeypatch.setattr(parting, "_ask_store", lambda question: None)
+    (tmp_path / parting.NOTE).write_bytes(kept)
+    assert parting.told(tmp_path) == number
+    parting.forget(tmp_path)
+    assert parting.told(tmp_path) == 0
+    parting.note_down(signal.SIGTERM, tmp_path / "removed")
+    assert list(tmp_path.iterdir()) == []
+    parting.note_down(signal.SIGTERM, tmp_path)
+    assert parting.told(tmp_path) == signal.SIGTERM
+
+
+def test_a_run_that_goes_on_forgets_what_was_said(tmp_path: Path) -> None:
+    """Of an earlier attempt."""
+    parting.note_down(signal.SIGTERM, tmp_path)
+    with Stopping().listening(Trainer(logger=False, accelerator="cpu"), tmp_path):
+        assert not (tmp_path / parting.NOTE).exists()
