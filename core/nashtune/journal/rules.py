@@ -28,10 +28,6 @@ def _probability(value: Any) -> bool:
     return value is not None and -SLACK <= value <= 1 + SLACK
 
 
-def _logprob(value: Any) -> bool:
-    return value is not None and value <= SLACK
-
-
 def _score(value: Any) -> bool:
     return value is not None and not math.isnan(value)
 
@@ -44,6 +40,17 @@ def _each(rule: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda values: values is not None and all(map(rule, values))
 
 
+def _within(low: float, high: float) -> Callable[[Any], bool]:
+    """Whether all numbers of a list lie in [low, high]; by `min`, `max` and `sum`, for there are millions of tokens."""
+
+    def rule(values: Any) -> bool:
+        if values is None or None in values:
+            return False
+        return not values or (low <= min(values) and max(values) <= high and not math.isnan(sum(values)))
+
+    return rule
+
+
 INDEX = (_whole, "a whole number from 0")
 SHARE = (_or_none(_probability), "a number in [0, 1]")
 TEXT = (_text, "a text")
@@ -51,9 +58,9 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("prompt", "k", "first", "second", "chosen", "rejected", "count"), INDEX),
     **dict.fromkeys(("version", "text", "reason"), TEXT),
     **dict.fromkeys(("win_rate_chosen", "win_rate_rejected"), SHARE),
-    "token_ids": (_each(_whole), "a list of whole numbers from 0"),
-    "token_logp": (_each(_logprob), "a list of log-probs, none above 0"),
-    "kept_mass": (_each(_probability), "a list of numbers in [0, 1]"),
+    "token_ids": (_within(0, math.inf), "a list of whole numbers from 0"),
+    "token_logp": (_within(-math.inf, SLACK), "a list of log-probs, none above 0"),
+    "kept_mass": (_within(-SLACK, 1 + SLACK), "a list of numbers in [0, 1]"),
     "finish": (lambda value: value in ("stop", "length"), "'stop' or 'length'"),
     "p": (lambda value: value is not None and (math.isnan(value) or _probability(value)), "a number in [0, 1], or NaN"),
     "p_chosen": (_probability, "a number in [0, 1]"),
