@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from killing import Forked
-from ranks import DDP, SECONDS, _leave, _prepare, free_port, logs
+from ranks import DDP, SECONDS, _leave, _prepare, end_all, free_port, logs
 
 STEP = "nashtune.training.module:AlignmentModule.training_step"
 SAVE = "nashtune.training.checkpoint:AtomicCheckpointIO.save_checkpoint"
@@ -68,15 +68,7 @@ def faulty(
     ]
     for process in processes:
         process.start()
-    end = time.monotonic() + seconds
-    for process in processes:
-        process.join(max(end - time.monotonic(), 0.01))
-    codes = [process.exitcode for process in processes]
-    for process in processes:
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-    return codes
+    return end_all(processes, seconds)
 
 
 def said(folder: Path) -> str:

@@ -75,11 +75,15 @@ def run_on_ranks(
         Exit codes by rank: -9 where one killed itself, None where one had to be killed for it did not end.
     """
     processes = start_on_ranks(arguments, folder, ranks=ranks, strategy=strategy, deaths=deaths)
+    return end_all(processes, seconds)
+
+
+def end_all(processes: Sequence[BaseProcess], seconds: float) -> list[int | None]:
+    """Exit codes when all have ended; None for one that was still running after so many seconds, and was killed."""
     end = time.monotonic() + seconds
-    codes: list[int | None] = []
     for process in processes:
         process.join(max(end - time.monotonic(), 0.01))
-        codes.append(process.exitcode)
+    codes = [process.exitcode for process in processes]
     for process in processes:
         if process.exitcode is None:
             process.kill()
@@ -117,14 +121,7 @@ def call_on_ranks(
     ]
     for process in processes:
         process.start()
-    end = time.monotonic() + seconds
-    for process in processes:
-        process.join(max(end - time.monotonic(), 0.01))
-    codes = [process.exitcode for process in processes]
-    for process in processes:
-        if process.exitcode is None:
-            process.kill()
-            process.join()
+    codes = end_all(processes, seconds)
     assert codes == [0] * ranks, f"exit codes {codes}\n{logs(folder)}"
 
 

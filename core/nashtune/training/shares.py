@@ -47,7 +47,7 @@ def shares(saved: Any) -> list[Share]:
     """
     names = {field.name for field in fields(Share)}
     for one in saved if isinstance(saved, list) else [saved]:
-        plain = isinstance(one, Mapping) and one.keys() == names
+        plain = isinstance(saved, list) and isinstance(one, Mapping) and one.keys() == names
         if not plain or not all(is_number(n) and n >= 0 for name, n in one.items() if (name, n) != ("attempt", None)):
             raise InputError(
                 f"--ckpt_path: the checkpoint's {SAVED} has {shown(one)}, which is no attempt's share: it was altered, "

@@ -188,5 +188,6 @@ def test_an_identity_of_something_else_is_refused(
 
 
 def test_a_game_goes_on_from_the_same_folder(harmed: Callable[[str], Path], game: Lab) -> None:
-    harmed("onpo")
+    run = harmed("onpo")
     game.fit("--ckpt_path", "last", *SPECS["onpo"], "--trainer.max_steps", "-1", spec=None)
+    assert json.loads((run / "report.json").read_text())["steps"] > 1

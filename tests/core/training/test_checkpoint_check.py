@@ -87,6 +87,7 @@ BROKEN: dict[str, tuple[Callable[[Any], None], str]] = {
     "a number for a version": (put("pytorch-lightning_version", value=9), "pytorch-lightning_version is 9"),
     "an attempt": (put("nashtune_attempts", value=[7]), "nashtune_attempts has 7"),
     "attempts": (put("nashtune_attempts", value=7), "nashtune_attempts has 7"),
+    "one attempt without a list": (put("nashtune_attempts", value=lambda old: old[0]), "which is no attempt's share"),
     "an attempt's words": (put("nashtune_attempts", 0, "steps", value="x"), "which is no attempt's share"),
     "a trainer's number": (put(*CONFIG, "trainer", value=7), "the run's trainer is 7 and no section"),
     "samples' number": (put(*CONFIG, "samples", value=5), "the run's samples is 5 and no section"),
